@@ -1,0 +1,191 @@
+//! Plain types that every other module of the agent speaks in.
+
+use bytes::Bytes;
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+/// Which part of a project a task belongs to. To the agent it is only a part of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Makes the items.
+    Split,
+    /// One task per item.
+    Task,
+    /// Makes the result.
+    Reassemble,
+}
+
+/// Names one try at one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptKey {
+    /// The project's number.
+    pub project: u64,
+    /// The phase.
+    pub phase: Phase,
+    /// The index within the phase.
+    pub index: u32,
+    /// The number of the try, from 1.
+    pub attempt: u32,
+}
+
+/// `7-task-12-2`: project, phase, index, attempt. Fit for file names, container names and labels.
+impl fmt::Display for AttemptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match self.phase {
+            Phase::Split => "split",
+            Phase::Task => "task",
+            Phase::Reassemble => "reassemble",
+        };
+        write!(f, "{}-{phase}-{}-{}", self.project, self.index, self.attempt)
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By a signal that was not ours.
+    Signaled(i32),
+    /// Killed at its timeout.
+    TimedOut,
+    /// Killed by the kernel for want of memory.
+    OutOfMemory,
+    /// The command could not be started, and why.
+    CouldNotStart(String),
+    /// The image could not be found, pulled or built, and why.
+    ImageUnavailable(String),
+    /// Killed for printing more than its limit.
+    OutputLimit,
+    /// The worker ended under it.
+    WorkerLost(String),
+    /// The engine was not there, or lost the worker.
+    EngineLost(String),
+    /// Killed because the coordinator cancelled it.
+    Cancelled,
+}
+
+/// What an attempt used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Wall time from spawn to end.
+    pub wall_micros: u64,
+    /// Processor time in user mode.
+    pub user_micros: u64,
+    /// Processor time in the kernel.
+    pub system_micros: u64,
+    /// Largest resident set of any one process.
+    pub peak_memory_bytes: u64,
+}
+
+/// One of the two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What an attempt printed on one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// All of it; at most [`piecework_proto::INLINE_OUTPUT_BYTES_MAX`] bytes.
+    Inline(Bytes),
+    /// Too long to ride in a report: it is in a spool file of the outbox, and must be uploaded before the report is sent.
+    Spooled {
+        /// Its length.
+        length: u64,
+        /// SHA-256 of all of it.
+        sha256: [u8; 32],
+    },
+}
+
+impl Output {
+    /// Whether it must be uploaded before its report can be sent.
+    #[must_use]
+    pub const fn is_spooled(&self) -> bool {
+        matches!(self, Self::Spooled { .. })
+    }
+}
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which attempt.
+    pub attempt: AttemptKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+    /// Its stdout.
+    pub stdout: Output,
+    /// Its stderr.
+    pub stderr: Output,
+}
+
+/// One attempt to run.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Which.
+    pub attempt: AttemptKey,
+    /// Program and arguments, complete.
+    pub command: Vec<String>,
+    /// What it has in common with its phase's other attempts.
+    pub spec: Arc<RunSpec>,
+}
+
+/// What all attempts of one phase of a project have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunSpec {
+    /// The project's name, for people.
+    pub project_name: String,
+    /// The image.
+    pub image: ImageSpec,
+    /// Environment variables, over the image's.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; none means the image's.
+    pub workdir: Option<PathBuf>,
+    /// Longest run.
+    pub timeout: Option<Duration>,
+    /// Processors in thousandths; none means no limit of its own.
+    pub cpus_milli: Option<u32>,
+    /// Memory; none means no limit of its own.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids_max: Option<u32>,
+    /// The engine's default bridge instead of loopback only.
+    pub network: bool,
+    /// Most bytes on stdout and stderr together.
+    pub output_bytes_max: u64,
+    /// Stdin is to be read from the coordinator; else it is empty.
+    pub has_input: bool,
+}
+
+/// The image of a project's workers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ImageSpec {
+    /// By reference, as `docker run` takes it.
+    Reference(String),
+    /// Built here from a generated Dockerfile.
+    Build {
+        /// The base image, or `scratch`.
+        from: String,
+        /// Files to copy in.
+        files: Vec<ImageFile>,
+        /// Shell commands to run while building.
+        run: Vec<String>,
+    },
+}
+
+/// A file that is copied into an image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ImageFile {
+    /// Absolute path in the image; checked by the wire to have no `..` and no empty component.
+    pub path: PathBuf,
+    /// SHA-256 of its contents.
+    pub sha256: [u8; 32],
+    /// Permission bits.
+    pub mode: u32,
+    /// Length in bytes.
+    pub length: u64,
+}

@@ -1,0 +1,1 @@
+//! See DESIGN.md: init_link.

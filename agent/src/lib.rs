@@ -1,0 +1,15 @@
+//! The agent of Piecework as a library: the long-lived process on a Docker host that runs attempts in workers.
+
+pub mod attempt;
+pub mod boot;
+pub mod domain;
+pub mod images;
+pub mod init_link;
+pub mod outbox;
+pub mod runtime;
+pub mod session;
+pub mod supervisor;
+pub mod sweep;
+pub mod wire;
+
+pub use boot::{Agent, AgentConfig, RuntimeChoice, StartError};

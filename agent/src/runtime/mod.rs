@@ -1,0 +1,136 @@
+//! Runtimes: what workers are made of. One seam, three implementations.
+//!
+//! The contract, in call order:
+//!
+//! 1. [`Runtime::ready`] at any time; cheap; says whether workers can be made now.
+//! 2. [`Runtime::prepare`] makes an image usable. Concurrent calls for one image do the work once.
+//! 3. [`Runtime::create`] makes and starts a worker, and returns a connection to the init in it. When it returns an
+//!    error, nothing is left over.
+//! 4. [`Runtime::connect`] opens another connection to the init of a worker, also of one that an earlier agent process
+//!    created. init serves one connection; a newer one replaces the older.
+//! 5. [`Runtime::why_gone`] when a connection ended and can't be had again: what became of the worker.
+//! 6. [`Runtime::discard`] removes a worker, running or not, with all that is in it. Safe to repeat, and for a worker that
+//!    never was.
+//!
+//! All methods may be called concurrently. Nothing of an engine stands between 3 and 6: a task is spawned, fed, killed and
+//! waited for over the connection alone.
+
+use crate::domain::{ImageSpec, RunSpec};
+use async_trait::async_trait;
+use std::{fmt, path::PathBuf, sync::Arc};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream to an init.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Names a worker of this agent: unique among all agents of the host, fit for file and container names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub String);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An image that workers can be made from now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedImage {
+    /// What the runtime knows it by: an image id, or a directory.
+    pub handle: String,
+    /// Variables that the image sets.
+    pub env: Vec<(String, String)>,
+    /// The image's working directory.
+    pub workdir: Option<PathBuf>,
+}
+
+/// What a worker is made from.
+#[derive(Clone, Debug)]
+pub struct WorkerSpec {
+    /// Its name.
+    pub id: WorkerId,
+    /// Its image.
+    pub image: Arc<PreparedImage>,
+    /// Limits and network.
+    pub run: Arc<RunSpec>,
+}
+
+/// Why an image can't be used. For people; says what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It is missing, can't be pulled, or its build failed.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The engine is not there.
+    #[error("{0}")]
+    Engine(String),
+}
+
+/// Why a worker can't be made or reached.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The engine is not there.
+    #[error("{0}")]
+    Engine(String),
+    /// The engine refused, or init did not answer in time.
+    #[error("{0}")]
+    Worker(String),
+}
+
+/// What became of a worker that can't be reached any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// The kernel killed its PID 1, or all in it, for want of memory.
+    OutOfMemory,
+    /// It ended or vanished otherwise.
+    Worker(String),
+    /// The engine is not there, or has lost it.
+    Engine(String),
+}
+
+/// Which runtime it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// Docker containers.
+    Docker,
+    /// Plain child processes.
+    Process,
+    /// Scripted endings, for tests.
+    Scripted,
+}
+
+/// The seam. The contract is in the module's documentation.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Which one it is.
+    fn kind(&self) -> RuntimeKind;
+
+    /// Whether workers can be made now; if not, why, in words for the operator.
+    async fn ready(&self) -> Result<(), String>;
+
+    /// Makes an image usable.
+    async fn prepare(&self, image: &ImageSpec, blobs: &dyn Blobs) -> Result<Arc<PreparedImage>, ImageError>;
+
+    /// Makes and starts a worker.
+    async fn create(&self, spec: &WorkerSpec) -> Result<Box<dyn Connection>, WorkerError>;
+
+    /// Connects to a worker that is there already.
+    async fn connect(&self, id: &WorkerId) -> Result<Box<dyn Connection>, WorkerError>;
+
+    /// What became of a worker.
+    async fn why_gone(&self, id: &WorkerId) -> Gone;
+
+    /// Removes a worker.
+    async fn discard(&self, id: &WorkerId) -> Result<(), WorkerError>;
+
+    /// All workers of this agent that are there, running or not, including those of earlier agent processes.
+    async fn workers(&self) -> Result<Vec<WorkerId>, WorkerError>;
+}
+
+/// Where files for images come from.
+#[async_trait]
+pub trait Blobs: Send + Sync {
+    /// A path to a local file with these contents, fetched if need be and verified.
+    async fn fetch(&self, sha256: &[u8; 32]) -> Result<PathBuf, ImageError>;
+}

@@ -1,0 +1,54 @@
+//! What the agent's core wants done. Nothing of it is done before `persist` and `forget` are committed to the outbox.
+
+use super::input::ConnectionId;
+use crate::domain::{Assignment, AttemptKey, Report};
+
+/// Everything that a batch of inputs calls for, in the order in which it is performed.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// First: reports to add to the outbox.
+    pub persist: Vec<Report>,
+    /// In the same transaction: reports to remove from it, with their spool files.
+    pub forget: Vec<AttemptKey>,
+    /// Then: endings that are in the outbox, so that init need not keep them and the worker can go.
+    pub release: Vec<AttemptKey>,
+    /// Attempts to kill. Each ends with [`super::Input::Ended`] all the same.
+    pub kill: Vec<AttemptKey>,
+    /// Attempts to start.
+    pub start: Vec<Assignment>,
+    /// Ended attempts whose spooled output is to be uploaded, until [`super::Input::Uploaded`].
+    pub upload: Vec<AttemptKey>,
+    /// Messages to the coordinator, in order.
+    pub sends: Vec<(ConnectionId, u64, ToCoordinator)>,
+    /// Connections to close, and why.
+    pub closes: Vec<(ConnectionId, String)>,
+    /// All is handed back: the process can end.
+    pub stopped: bool,
+}
+
+/// What the agent says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToCoordinator {
+    /// Opens the session; the shell adds what never changes (name, version, slots).
+    Hello {
+        /// What is running.
+        live: Vec<AttemptKey>,
+        /// What is in the outbox.
+        unrecorded: Vec<AttemptKey>,
+        /// The highest coordinator epoch seen.
+        coordinator_epoch_seen: u64,
+    },
+    /// It is alive.
+    Heartbeat,
+    /// How many attempts it wants to hold at once.
+    Credits {
+        /// The number.
+        attempts_max: u32,
+        /// Why none; empty if some.
+        not_ready: String,
+    },
+    /// Attempts that ended.
+    Reports(Vec<Report>),
+    /// Attempts that are handed back unfinished.
+    Returned(Vec<AttemptKey>),
+}

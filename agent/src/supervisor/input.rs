@@ -1,0 +1,61 @@
+//! What can happen to the agent.
+
+use crate::domain::{Assignment, AttemptKey, Report};
+use std::time::Duration;
+
+/// Names one connection to the coordinator, for as long as this process lives. Given by the shell, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A stream to the coordinator is open; nothing was said on it yet.
+    Connected(ConnectionId),
+    /// The coordinator sent something.
+    FromCoordinator {
+        /// Over which stream.
+        connection: ConnectionId,
+        /// The message's number within the session. Welcome is number 1.
+        seq: u64,
+        /// What it said.
+        message: FromCoordinator,
+    },
+    /// A stream ended, for whatever reason.
+    Disconnected(ConnectionId),
+    /// An attempt ended. Its init keeps the ending until it is released.
+    Ended(Report),
+    /// The spooled output of an ended attempt is durable with the coordinator, or unwanted.
+    Uploaded(AttemptKey),
+    /// The runtime can make workers, or can't, and why.
+    Runtime {
+        /// Why not; empty if it can.
+        not_ready: String,
+    },
+    /// The agent is to stop: what runs is killed and handed back.
+    Stop,
+    /// Time has passed. Sent after all inputs that waited were handled.
+    Tick,
+}
+
+/// What the coordinator says.
+#[derive(Clone, Debug)]
+pub enum FromCoordinator {
+    /// Answers Hello.
+    Welcome {
+        /// The coordinator's epoch.
+        coordinator_epoch: u64,
+        /// The session's.
+        session_epoch: u64,
+        /// How often to send a heartbeat.
+        heartbeat: Duration,
+        /// Attempts of Hello that are not wanted.
+        discard: Vec<AttemptKey>,
+    },
+    /// Attempts to run.
+    Assign(Vec<Assignment>),
+    /// Reports that need not be kept any longer.
+    Settled(Vec<AttemptKey>),
+    /// Attempts to kill.
+    Cancel(Vec<AttemptKey>),
+}

@@ -1,0 +1,1 @@
+//! Sessions of the broker seam: TODO out, deliveries in.

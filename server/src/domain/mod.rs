@@ -1,0 +1,18 @@
+//! Plain types that every other module speaks in. Imports nothing of ours, does no I/O, and knows no wire format.
+
+mod ids;
+mod outcome;
+mod project;
+mod report;
+mod spec;
+
+pub use ids::{
+    AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Phase, ProjectId, SessionEpoch, TaskKey,
+};
+pub use outcome::{Outcome, OutcomeClass, Usage};
+pub use project::{Project, ProjectState, TaskCounts};
+pub use report::{Output, OutputBody, OutputStream, Report};
+pub use spec::{
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Item, ItemSource, MatrixAxis, Network, ProjectSpec, Reassemble,
+    Resources, RetryOn, TaskSpec,
+};

@@ -1,0 +1,16 @@
+//! The coordinator of Piecework as a library: owns projects and queues, assigns attempts, records results, reassembles.
+
+pub mod boot;
+pub mod broker;
+pub mod coordinator;
+pub mod domain;
+pub mod driver;
+pub mod output;
+pub mod plan;
+pub mod reassemble;
+pub mod service;
+pub mod store;
+pub mod watch;
+pub mod wire;
+
+pub use boot::{Server, ServerConfig, StartError};

@@ -1,0 +1,1 @@
+//! Turns recorded outputs, in task order, into a project's one result.

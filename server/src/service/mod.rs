@@ -1,0 +1,1 @@
+//! The gRPC services: thin; each call parses, asks, and answers.

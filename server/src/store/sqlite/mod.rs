@@ -1,0 +1,1 @@
+//! The embedded store: SQLite in WAL mode, synchronous=FULL, one writer thread doing group commit.

@@ -1,0 +1,1 @@
+//! Parses protobuf into domain types, once, and back.
