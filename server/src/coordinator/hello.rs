@@ -132,7 +132,7 @@ impl Coordinator {
         true
     }
 
-    pub(super) fn from_agent(
+    pub(super) fn agent_said(
         &mut self,
         session: SessionId,
         seq: u64,

@@ -125,7 +125,7 @@ impl Coordinator {
                 fx.replies.push((reply, Reply::Agents(views)));
             }
             Input::Hello { session, hello } => self.hello(session, *hello, now, fx),
-            Input::FromAgent { session, seq, message } => self.from_agent(session, seq, message, now, fx),
+            Input::FromAgent { session, seq, message } => self.agent_said(session, seq, message, now, fx),
             Input::SessionClosed { session } => self.session_closed(session, fx),
             Input::Delivered(dispatches) => {
                 for dispatch in dispatches {
