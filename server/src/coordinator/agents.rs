@@ -25,9 +25,10 @@ pub(super) struct Agent {
     pub(super) about: About,
 }
 
-/// What an agent said of itself. For people, but for `instance`.
+/// What an agent said of itself. For people, but for `identity` and `instance`.
 #[derive(Debug, Default)]
 pub(super) struct About {
+    pub(super) identity: String,
     pub(super) instance: String,
     pub(super) version: String,
     pub(super) runtime: String,

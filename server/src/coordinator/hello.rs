@@ -33,7 +33,8 @@ impl Coordinator {
         let Some(agent) = self.agents.get(id) else { return };
         let restarted = !agent.about.instance.is_empty() && agent.about.instance != hello.instance;
         if let Some(old) = &agent.session {
-            if restarted {
+            // A restarted process may be faster than the news of its old stream's end; another agent is refused.
+            if agent.about.identity != hello.identity {
                 let why = format!(
                     "an agent named {} is connected already: give this one another --name",
                     hello.name
@@ -57,6 +58,7 @@ impl Coordinator {
             agent.attempts_max = 0;
             agent.not_ready.clear();
             agent.about = About {
+                identity: hello.identity,
                 instance: hello.instance,
                 version: hello.version,
                 runtime: hello.runtime,

@@ -64,6 +64,7 @@ pub(super) fn report(attempt: AttemptKey, outcome: Outcome) -> Report {
 pub(super) fn hello(name: &str, instance: &str) -> Hello {
     Hello {
         name: name.to_owned(),
+        identity: format!("data directory of {name}"),
         instance: instance.to_owned(),
         version: "0".to_owned(),
         slots: 2,

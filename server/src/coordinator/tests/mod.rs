@@ -197,7 +197,9 @@ fn a_restarted_agent_has_lost_what_it_does_not_name() {
 fn a_second_agent_of_the_same_name_is_refused() {
     let mut bench = bench(0);
     bench.wrote();
-    bench.turn([Input::Hello { session: SessionId(2), hello: Box::new(hello("a", "other")) }]);
+    let mut other = hello("a", "i");
+    other.identity = "another data directory".to_owned();
+    bench.turn([Input::Hello { session: SessionId(2), hello: Box::new(other) }]);
     assert_eq!(bench.closed(), [2]);
     bench.silent();
 }
