@@ -155,14 +155,16 @@ impl Coordinator {
             None => return,
         };
         let gap_ignored = self.limits.has(Planted::MessageGapIgnored);
-        let expected = self.agents.update(id, |agent| match &mut agent.session {
-            Some(open) if seq == open.seq + 1 || (gap_ignored && seq > open.seq) => {
-                open.seq = seq;
-                agent.heard = now;
-                Ok(())
+        let expected = self.agents.update(id, |agent| {
+            agent.heard = now;
+            match &mut agent.session {
+                Some(open) if seq == open.seq + 1 || (gap_ignored && seq > open.seq) => {
+                    open.seq = seq;
+                    Ok(())
+                }
+                Some(open) => Err(open.seq + 1),
+                None => Err(0),
             }
-            Some(open) => Err(open.seq + 1),
-            None => Err(0),
         });
         match expected {
             Some(Ok(())) => self.message(id, message, fx),
