@@ -108,11 +108,11 @@ impl Coordinator {
         self.open_of(attempt, agent).is_some()
     }
 
-    /// The open task of which this is the highest attempt, and this agent has or had it.
+    /// The open task of which this is the highest attempt, this agent has or had it, and its ending is not noted yet.
     pub(super) fn open_of(&self, attempt: AttemptKey, agent: AgentId) -> Option<Open> {
         let open = self.projects.get(&attempt.task.project)?.open(attempt.task)?;
         let (last, owner) = open.last?;
-        let current = last == attempt.attempt && owner == agent;
+        let current = last == attempt.attempt && owner == agent && !open.ended;
         (current || self.limits.has(Planted::StaleReportCounts)).then_some(open)
     }
 

@@ -263,10 +263,8 @@ impl Coordinator {
 
     /// The attempt runs with the agent from now on.
     fn run(&mut self, attempt: AttemptKey, agent: AgentId, open: Open) {
-        self.set(
-            attempt.task,
-            Open { state: OpenState::Running, last: Some((attempt.attempt, agent)), ..open },
-        );
+        let last = Some((attempt.attempt, agent));
+        self.set(attempt.task, Open { state: OpenState::Running, last, ended: false, ..open });
         self.agents.update(agent, |agent| agent.held.insert(attempt));
     }
 

@@ -289,6 +289,7 @@ impl Active {
         assert_eq!(self.published as usize, published, "project {}: count of published tasks", self.id);
         for (key, open) in &self.open {
             assert!(open.state != OpenState::Running || open.last.is_some(), "{key:?} runs nowhere");
+            assert!(open.state != OpenState::Running || !open.ended, "{key:?} runs and has ended");
             assert!(key.0 != Phase::Task || key.1 < self.frontier, "{key:?} is beyond the frontier");
         }
         let open = self.open.keys().filter(|(phase, _)| *phase == Phase::Task).count();
