@@ -1,13 +1,14 @@
 //! The coordinator's host: the real core, the real turns, the real store with faults.
 
 use crate::{
+    network::End,
     translate,
     witness::ProjectPlan,
     world::{CommitFault, Event, LEASE, ShellBug, World},
 };
 use piecework_server::{
-    broker::Embedded,
-    coordinator::{Coordinator, Effects, Input, Job, Limits, NewProject, Reply, ReplyId},
+    broker::{Broker, Embedded},
+    coordinator::{Coordinator, Dispatch, Effects, Input, Job, Limits, NewProject, Reply, ReplyId},
     domain::{CoordinatorEpoch, Item},
     driver::turn,
     store::{Begun, StoreError},
@@ -19,7 +20,7 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(crate) struct CoordinatorHost {
     pub(crate) core: Coordinator,
-    broker: Embedded,
+    broker: Todo,
     pub(crate) epoch: CoordinatorEpoch,
     pub(crate) inbox: Vec<Input>,
     /// Streams that have said Hello.
@@ -27,9 +28,52 @@ pub(crate) struct CoordinatorHost {
     turn_comes: bool,
 }
 
+/// The broker in use.
+#[derive(Debug)]
+enum Todo {
+    Embedded(Embedded),
+    /// Published tasks become events of the world.
+    Distant,
+}
+
+impl Broker for Todo {
+    fn is_view(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
+    fn publish(&mut self, dispatches: Vec<Dispatch>) {
+        match self {
+            Self::Embedded(broker) => broker.publish(dispatches),
+            Self::Distant => assert!(dispatches.is_empty(), "published before the commit"),
+        }
+    }
+
+    fn prefetch(&mut self, deliveries_max: u32) {
+        if let Self::Embedded(broker) = self {
+            broker.prefetch(deliveries_max);
+        }
+    }
+
+    fn ack(&mut self, dispatches: &[Dispatch]) {
+        if let Self::Embedded(broker) = self {
+            broker.ack(dispatches);
+        }
+    }
+
+    fn deliver(&mut self) -> Vec<Dispatch> {
+        match self {
+            Self::Embedded(broker) => broker.deliver(),
+            Self::Distant => Vec::new(),
+        }
+    }
+}
+
 impl World {
     fn limits(&self) -> Limits {
         let mut limits = Limits { lease: LEASE, crashes_max: u32::MAX, ..Limits::default() };
+        if self.profile.distant_broker {
+            limits.lookahead = self.profile.lookahead;
+        }
         limits.planted = self.bugs.coordinator;
         limits
     }
@@ -46,7 +90,7 @@ impl World {
         self.witness.coordinator_folds(self.now);
         self.coordinator = Some(CoordinatorHost {
             core,
-            broker: Embedded::default(),
+            broker: if self.profile.distant_broker { Todo::Distant } else { Todo::Embedded(Embedded::default()) },
             epoch,
             inbox: Vec::new(),
             sessions: BTreeSet::new(),
@@ -79,9 +123,9 @@ impl World {
 
     fn close_wires_of(&mut self, epoch: CoordinatorEpoch) {
         let open: Vec<_> =
-            self.wires.iter().filter(|(_, wire)| wire.epoch == epoch.0 && !wire.cut).map(|(&id, _)| id).collect();
+            self.wires.iter().filter(|(_, wire)| wire.epoch == epoch.0 && !wire.coordinator_knows).map(|(&id, _)| id).collect();
         for wire in open {
-            self.close_wire(wire);
+            self.close_wire(wire, End::Coordinator);
         }
     }
 
@@ -154,9 +198,16 @@ impl World {
 
     fn perform(&mut self, epoch: CoordinatorEpoch, mut fx: Effects) {
         self.perform_sends(&mut fx);
+        for dispatch in fx.publish {
+            let copies = if self.in_trouble() && self.rng.random_bool(0.05) { 2 } else { 1 };
+            for _ in 0..copies {
+                let after = self.rng.random_range(1..100);
+                self.at(after, Event::Delivered(dispatch));
+            }
+        }
         for (session, why) in fx.closes {
             self.tell(|| format!("coordinator closes {}: {why}", session.0));
-            self.close_wire(session.0);
+            self.close_wire(session.0, End::Coordinator);
         }
         for (ReplyId(client), reply) in fx.replies {
             if let (Reply::Done, Some(client)) =

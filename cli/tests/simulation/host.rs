@@ -2,6 +2,7 @@
 //! goes down.
 
 use crate::{
+    network::End,
     translate,
     world::{Event, World},
 };
@@ -23,6 +24,8 @@ pub(crate) struct AgentHost {
     pub(crate) core: Option<Core>,
     pub(crate) wire: Option<u64>,
     pub(crate) cut_off: bool,
+    /// It never comes back.
+    pub(crate) gone: bool,
     pub(crate) outbox: BTreeMap<AttemptKey, Report>,
     pub(crate) workers: BTreeMap<AttemptKey, Worker>,
     started: u64,
@@ -46,6 +49,7 @@ impl AgentHost {
             core: None,
             wire: None,
             cut_off: false,
+            gone: false,
             outbox: BTreeMap::new(),
             workers: BTreeMap::new(),
             started: 0,
@@ -53,7 +57,7 @@ impl AgentHost {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.core.is_some() && self.outbox.is_empty() && self.workers.is_empty()
+        self.gone || (self.core.is_some() && self.outbox.is_empty() && self.workers.is_empty())
     }
 }
 
@@ -85,8 +89,8 @@ impl World {
         self.at(5, Event::AgentDials { host });
     }
 
-    /// The process dies, and with the host its workers too.
-    pub(crate) fn agent_crashes(&mut self, host: usize, whole_host: bool) {
+    /// The process dies, and with the host its workers too. A host may be gone for good.
+    pub(crate) fn agent_crashes(&mut self, host: usize, whole_host: bool, for_good: bool) {
         let near = &mut self.hosts[host];
         if near.core.take().is_none() {
             return;
@@ -97,12 +101,15 @@ impl World {
                 self.witness.worker_lost(translate::up(attempt));
             }
         }
-        self.tell(|| format!("TROUBLE agent of host {host} crashes, host too: {whole_host}"));
+        self.tell(|| format!("TROUBLE agent of host {host} crashes, host too: {whole_host}, for good: {for_good}"));
         if let Some(wire) = wire {
-            self.close_wire(wire);
+            self.close_wire(wire, End::Agent);
         }
-        let down = self.rng.random_range(10..5_000);
-        self.at(down, Event::AgentStarts { host });
+        self.hosts[host].gone = for_good;
+        if !for_good {
+            let down = self.rng.random_range(10..5_000);
+            self.at(down, Event::AgentStarts { host });
+        }
     }
 
     /// Gives the agent's core an input, and performs what it wants; or the process dies on the way.
@@ -113,7 +120,7 @@ impl World {
         let changes = !fx.persist.is_empty() || !fx.forget.is_empty();
         if changes && self.in_trouble() && self.rng.random_bool(0.01) {
             // Before the outbox's transaction: nothing of it happened.
-            self.agent_crashes(host, false);
+            self.agent_crashes(host, false, false);
             return;
         }
         let near = &mut self.hosts[host];
@@ -125,7 +132,7 @@ impl World {
         }
         if changes && self.in_trouble() && self.rng.random_bool(0.01) {
             // After it, and before anything else.
-            self.agent_crashes(host, false);
+            self.agent_crashes(host, false, false);
             return;
         }
         let near = &mut self.hosts[host];
@@ -146,7 +153,7 @@ impl World {
         }
         for (ConnectionId(wire), why) in fx.closes {
             self.tell(|| format!("host {host} closes {wire}: {why}"));
-            self.close_wire(wire);
+            self.close_wire(wire, End::Agent);
         }
     }
 

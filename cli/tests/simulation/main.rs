@@ -123,7 +123,6 @@ catches! {
     lease_never_ends: coordinator = Planted::LeaseNeverEnds;
     gaps_forgotten: coordinator = Planted::GapsForgotten;
     message_gap_ignored: coordinator = Planted::MessageGapIgnored;
-    old_session_heard: coordinator = Planted::OldSessionHeard;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;
     report_before_persist: agent = PlantedBug::ReportBeforePersist;
@@ -131,7 +130,6 @@ catches! {
     forget_on_send: agent = PlantedBug::ForgetOnSend;
     hello_omits_unrecorded: agent = PlantedBug::HelloOmitsUnrecorded;
     hello_omits_live: agent = PlantedBug::HelloOmitsLive;
-    repeated_assign_starts_twice: agent = PlantedBug::RepeatedAssignStartsTwice;
     agent_message_gap_ignored: agent = PlantedBug::SeqGapIgnored;
     stale_connection_accepted: agent = PlantedBug::StaleConnectionAccepted;
 }

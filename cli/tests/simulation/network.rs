@@ -10,6 +10,14 @@ use piecework_server::coordinator::{Input, SessionId};
 use rand::RngExt;
 use std::time::Duration;
 
+/// Who ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Agent,
+    Coordinator,
+    Network,
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -18,7 +26,10 @@ pub(crate) struct Wire {
     pub(crate) epoch: u64,
     /// The process at the near end.
     pub(crate) instance: u64,
-    pub(crate) cut: bool,
+    /// Nothing arrives at the coordinator any more.
+    pub(crate) cut_up: bool,
+    /// Nothing arrives at the agent any more.
+    pub(crate) cut_down: bool,
     pub(crate) coordinator_knows: bool,
     pub(crate) agent_knows: bool,
     /// When the last message arrives, each way: later ones arrive after it.
@@ -48,7 +59,8 @@ impl World {
                 host,
                 epoch,
                 instance,
-                cut: false,
+                cut_up: false,
+                cut_down: false,
                 coordinator_knows: false,
                 agent_knows: false,
                 last_up: self.now,
@@ -73,11 +85,14 @@ impl World {
         if !self.in_trouble() {
             return vec![delay];
         }
-        match self.rng.random_range(0..1_000) {
-            0..4 => Vec::new(),
-            4..10 => vec![delay, delay + self.rng.random_range(0..50)],
-            10..14 => vec![delay + self.rng.random_range(20..200)],
-            _ => vec![delay],
+        let per_mille = self.profile.bad_messages_per_mille;
+        if self.rng.random_range(0..1_000) >= per_mille {
+            return vec![delay];
+        }
+        match self.rng.random_range(0..3) {
+            0 => Vec::new(),
+            1 => vec![delay, delay + self.rng.random_range(0..50)],
+            _ => vec![delay + self.rng.random_range(20..200)],
         }
     }
 
@@ -108,7 +123,7 @@ impl World {
     pub(crate) fn reaches_coordinator(&mut self, wire: u64, seq: u64, message: ToCoordinator) {
         let line = &self.wires[&wire];
         let alive = self.coordinator.as_ref().is_some_and(|coordinator| coordinator.epoch.0 == line.epoch);
-        if line.cut || line.coordinator_knows || !alive || self.hosts[line.host].cut_off {
+        if line.cut_up || line.coordinator_knows || !alive || self.hosts[line.host].cut_off {
             return;
         }
         let host = line.host;
@@ -124,7 +139,7 @@ impl World {
                 let hello = translate::hello(message, &self.hosts[host]);
                 self.coordinator_input(Input::Hello { session, hello: Box::new(hello) });
             } else {
-                self.close_wire(wire);
+                self.close_wire(wire, End::Coordinator);
             }
         } else if let Some(message) = translate::to_coordinator(message) {
             self.coordinator_input(Input::FromAgent { session, seq, message });
@@ -134,17 +149,19 @@ impl World {
     pub(crate) fn reaches_agent(&mut self, wire: u64, seq: u64, message: FromCoordinator) {
         let line = &self.wires[&wire];
         let (host, instance) = (line.host, line.instance);
-        if line.cut || line.agent_knows || self.hosts[host].cut_off || self.hosts[host].instance != instance {
+        // What was received before the stream's end may be handled after the next one's beginning.
+        if line.cut_down || self.hosts[host].cut_off || self.hosts[host].instance != instance {
             return;
         }
         self.tell(|| format!("host {host} hears over {wire} #{seq} {message:?}"));
         self.agent_input(host, AgentInput::FromCoordinator { connection: ConnectionId(wire), seq, message });
     }
 
-    /// The stream is no more; both ends notice, each in its time. What is under way is lost.
-    pub(crate) fn close_wire(&mut self, wire: u64) {
+    /// The stream is no more; both ends notice, each in its time. What the closing side sent before still arrives.
+    pub(crate) fn close_wire(&mut self, wire: u64, by: End) {
         let Some(line) = self.wires.get_mut(&wire) else { return };
-        line.cut = true;
+        line.cut_up |= by != End::Agent;
+        line.cut_down |= by != End::Coordinator;
         let (up, down) = (self.rng.random_range(0..300), self.rng.random_range(0..300));
         self.at(up, Event::CoordinatorNotices { wire });
         self.at(down, Event::AgentNotices { wire });
@@ -153,7 +170,7 @@ impl World {
     pub(crate) fn cut_wire(&mut self, host: usize) {
         if let Some(wire) = self.hosts[host].wire {
             self.tell(|| format!("TROUBLE stream {wire} of host {host} breaks"));
-            self.close_wire(wire);
+            self.close_wire(wire, End::Network);
         }
     }
 
@@ -166,7 +183,8 @@ impl World {
         if let Some(wire) = self.hosts[host].wire
             && let Some(line) = self.wires.get_mut(&wire)
         {
-            line.cut = true;
+            line.cut_up = true;
+            line.cut_down = true;
             self.at(400, Event::AgentNotices { wire });
             if self.rng.random_bool(0.5) {
                 self.at(1_000, Event::CoordinatorNotices { wire });

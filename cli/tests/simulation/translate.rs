@@ -115,6 +115,7 @@ pub(crate) fn to_agent(message: ToAgent) -> FromCoordinator {
             )
         }
         ToAgent::Settled(attempts) => FromCoordinator::Settled(all_down(attempts)),
+        ToAgent::Heartbeat => FromCoordinator::Heartbeat,
         ToAgent::Cancel(attempts) => FromCoordinator::Cancel(all_down(attempts)),
     }
 }

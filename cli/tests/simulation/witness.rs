@@ -80,6 +80,7 @@ pub(crate) struct Witness {
     /// Attempts whose command was started.
     started: BTreeSet<AttemptKey>,
     killed: BTreeSet<AttemptKey>,
+    taken_back: BTreeSet<AttemptKey>,
     endings: BTreeMap<AttemptKey, Outcome>,
     /// Attempts that went down with their host.
     lost: BTreeSet<AttemptKey>,
@@ -100,6 +101,8 @@ impl Witness {
 
     pub(crate) fn started(&mut self, attempt: AttemptKey) {
         assert!(self.started.insert(attempt), "{attempt} was started twice");
+        assert!(self.claimed.contains_key(&attempt), "{attempt} was started, and nobody claimed it durably");
+        assert!(!self.taken_back.contains(&attempt), "{attempt} was started after it was taken back");
     }
 
     pub(crate) fn killed(&mut self, attempt: AttemptKey) {
@@ -161,6 +164,7 @@ impl Witness {
                         || self.lost.contains(attempt)
                         || self.endings.get(attempt) == Some(&Outcome::Cancelled);
                     assert!(harmless, "{attempt} was taken back, and had been started");
+                    self.taken_back.insert(*attempt);
                 }
                 Write::Readopt { attempt, .. } => {
                     assert!(!self.recorded.contains_key(&attempt.task), "readopted after its result");

@@ -3,11 +3,11 @@
 use crate::{coordinator::CoordinatorHost, host::AgentHost, network::Wire, witness::Witness};
 use piecework_agent::supervisor::{FromCoordinator, PlantedBug, ToCoordinator};
 use piecework_server::{
-    coordinator::{Input, Planted},
+    coordinator::{Dispatch, Input, Planted},
     domain::ProjectId,
     store::sqlite::Writer,
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 /// For how long things go wrong.
@@ -42,6 +42,8 @@ pub(crate) enum Event {
     Turn,
     CoordinatorTick,
     CoordinatorStarts,
+    /// The broker delivers, to whoever is the coordinator then.
+    Delivered(Dispatch),
     /// A job of the coordinator ends.
     JobDone { epoch: u64, done: Input },
     /// A client hands in its project, or tries again.
@@ -78,7 +80,30 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     /// The next commit fails: before it is made, or after.
     pub(crate) commit_fails: Option<CommitFault>,
+    pub(crate) profile: Profile,
     story: Vec<String>,
+}
+
+/// What kind of world it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Profile {
+    /// Something goes wrong at least so often; in calm worlds hardly ever, so that nothing hides what a lost message does.
+    trouble_within_millis: u64,
+    pub(crate) bad_messages_per_mille: u32,
+    /// TODO is far away: deliveries come late, in any order, and twice.
+    pub(crate) distant_broker: bool,
+    pub(crate) lookahead: u32,
+}
+
+impl Profile {
+    fn random(rng: &mut StdRng) -> Self {
+        Self {
+            trouble_within_millis: *[1_500, 1_500, 5_000, 40_000].choose(rng).unwrap_or(&1_500),
+            bad_messages_per_mille: rng.random_range(0..40),
+            distant_broker: rng.random_bool(0.4),
+            lookahead: rng.random_range(0..8),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +124,7 @@ pub(crate) struct Client {
 impl World {
     pub(crate) fn new(seed: u64, bugs: Bugs) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        let profile = Profile::random(&mut rng);
         let hosts = (0..rng.random_range(1..=3)).map(AgentHost::new).collect::<Vec<_>>();
         let clients: Vec<_> = (0..rng.random_range(1..=3))
             .map(|_| Client { plan: crate::witness::ProjectPlan::random(&mut rng), project: None, answered: false })
@@ -116,6 +142,7 @@ impl World {
             witness: Witness::default(),
             clients,
             commit_fails: None,
+            profile,
             story: Vec::new(),
         };
         world.at(0, Event::CoordinatorStarts);
@@ -191,6 +218,7 @@ impl World {
                 self.at(50, Event::CoordinatorTick);
             }
             Event::CoordinatorStarts => self.coordinator_starts(),
+            Event::Delivered(dispatch) => self.coordinator_input(Input::Delivered(vec![dispatch])),
             Event::JobDone { epoch, done } => {
                 if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.epoch.0 == epoch) {
                     self.coordinator_input(done);
@@ -225,14 +253,19 @@ impl World {
         if !self.in_trouble() {
             return;
         }
-        let next = self.rng.random_range(50..1_500);
+        let next = self.rng.random_range(50..self.profile.trouble_within_millis);
         self.at(next, Event::Trouble);
         let host = self.rng.random_range(0..self.hosts.len());
         match self.rng.random_range(0..100) {
             0..25 => self.cut_wire(host),
-            25..40 => self.agent_crashes(host, false),
-            40..47 => self.agent_crashes(host, true),
-            47..65 => self.coordinator_crashes(),
+            25..40 => self.agent_crashes(host, false, false),
+            40..47 => self.agent_crashes(host, true, false),
+            47..49 => {
+                if self.hosts.iter().filter(|host| !host.gone).count() > 1 {
+                    self.agent_crashes(host, true, true);
+                }
+            }
+            49..65 => self.coordinator_crashes(),
             65..82 => {
                 let fault =
                     if self.rng.random_bool(0.5) { CommitFault::NotMade } else { CommitFault::MadeAllTheSame };

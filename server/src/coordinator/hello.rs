@@ -125,8 +125,8 @@ impl Coordinator {
             self.open_of(attempt, agent)
         };
         let Some(open) = open else { return false };
-        if open.state == OpenState::Running {
-            return planted;
+        if open.state == OpenState::Running && !planted {
+            return false;
         }
         fx.writes.push(Write::Readopt { agent, attempt });
         fx.changed.insert(attempt.task.project);
@@ -142,18 +142,8 @@ impl Coordinator {
         now: Duration,
         fx: &mut Effects,
     ) {
-        let id = match self.agents.of_session(session) {
-            Some(id) => id,
-            // A session that was replaced: whatever it still says was said before the newer one's Hello.
-            None if self.limits.has(Planted::OldSessionHeard) => {
-                let first = self.agents.iter().map(|(id, _)| id).next();
-                if let Some(id) = first {
-                    self.message(id, message, fx);
-                }
-                return;
-            }
-            None => return,
-        };
+        // A session that was replaced: whatever it still says was said before the newer one's Hello.
+        let Some(id) = self.agents.of_session(session) else { return };
         let gap_ignored = self.limits.has(Planted::MessageGapIgnored);
         let expected = self.agents.update(id, |agent| {
             agent.heard = now;
@@ -179,7 +169,7 @@ impl Coordinator {
 
     fn message(&mut self, id: AgentId, message: FromAgent, fx: &mut Effects) {
         match message {
-            FromAgent::Heartbeat => {}
+            FromAgent::Heartbeat => self.outgoing_to(id, |out| out.heartbeat = true),
             FromAgent::Credits { attempts_max, not_ready } => {
                 self.agents.update(id, |agent| {
                     agent.attempts_max = attempts_max;

@@ -63,6 +63,7 @@ pub struct Coordinator {
 
 #[derive(Debug, Default)]
 struct Outgoing {
+    heartbeat: bool,
     settled: Vec<AttemptKey>,
     cancel: Vec<AttemptKey>,
     assign: Vec<AttemptKey>,
@@ -150,6 +151,9 @@ impl Coordinator {
             }
             if !out.assign.is_empty() {
                 fx.sends.push((session, ToAgent::Assign(out.assign)));
+            }
+            if out.heartbeat {
+                fx.sends.push((session, ToAgent::Heartbeat));
             }
         }
     }

@@ -112,6 +112,7 @@ fn a_closed_session_keeps_its_attempts_until_the_lease_ends() {
     bench.turn([Input::SessionClosed { session: SessionId(1) }]);
     bench.now += Duration::from_secs(15);
     bench.say(2, FromAgent::Heartbeat);
+    assert_eq!(bench.sent(), [(2, ToAgent::Heartbeat)]);
     bench.turn([Input::Tick]);
     bench.silent();
     bench.now += Duration::from_millis(1);
