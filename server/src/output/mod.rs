@@ -97,7 +97,11 @@ impl Outputs {
     ///
     /// # Errors
     /// If it can't be read.
-    pub async fn stored(&self, attempt: AttemptKey, stream: OutputStream) -> Result<Option<Stored>, OutputError> {
+    pub async fn stored(
+        &self,
+        attempt: AttemptKey,
+        stream: OutputStream,
+    ) -> Result<Option<Stored>, OutputError> {
         let _ = (attempt, stream);
         unimplemented!()
     }
@@ -137,7 +141,11 @@ impl Outputs {
     ///
     /// # Errors
     /// If the object store fails.
-    pub async fn upload_result(&self, project: ProjectId, generation: Generation) -> Result<Upload, OutputError> {
+    pub async fn upload_result(
+        &self,
+        project: ProjectId,
+        generation: Generation,
+    ) -> Result<Upload, OutputError> {
         let _ = (project, generation);
         unimplemented!()
     }

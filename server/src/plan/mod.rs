@@ -65,8 +65,8 @@ pub const OUTPUT_BYTES_MAX: u64 = 1 << 40;
 /// Most files that are copied into an image.
 pub const IMAGE_FILES_MAX: usize = 10_000;
 
-/// Longest file that is copied into an image.
-pub const IMAGE_FILE_BYTES_MAX: u64 = 4 << 30;
+/// Longest file that is copied into an image; what the store of bulk bytes takes.
+pub const IMAGE_FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Longest path of a file in an image, as Linux has it (`PATH_MAX` without the closing zero).
 pub const PATH_BYTES_MAX: usize = 4095;

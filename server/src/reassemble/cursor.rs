@@ -50,7 +50,11 @@ impl FromStr for Cursor {
         else {
             return Err(CursorError::Form);
         };
-        Ok(Self { generation: Generation(generation.parse()?), index: index.parse()?, offset: offset.parse()? })
+        Ok(Self {
+            generation: Generation(generation.parse()?),
+            index: index.parse()?,
+            offset: offset.parse()?,
+        })
     }
 }
 
