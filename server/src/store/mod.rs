@@ -3,6 +3,7 @@
 //! Two borders: *the coordinator's* ([`Store::open_epoch`], [`Store::load`], [`Store::commit`]), where every write is
 //! conditional and fenced by the coordinator's epoch; and *the readers'*, which see only what was committed.
 
+pub(crate) mod disk;
 pub mod sqlite;
 
 use crate::domain::{
@@ -193,6 +194,8 @@ pub struct OpenTask {
     pub failures: u32,
     /// Attempts that were lost.
     pub crashes: u32,
+    /// How its highest attempt ended is noted, and was no lost lease: a report of that attempt is a repetition.
+    pub ended: bool,
 }
 
 /// How a submission begins.
