@@ -7,8 +7,8 @@ use super::{
 use crate::domain::{AttemptKey, Outcome, Output, OutputBody, Report, Usage};
 use piecework_proto::{INLINE_OUTPUT_BYTES_MAX, v1 as pb};
 
-/// Longest message of an outcome that is kept; the rest is cut.
-const OUTCOME_MESSAGE_BYTES_MAX: usize = 8 * 1024;
+/// Longest message of an outcome that is kept; the rest is cut. A full event of a watch must fit into one message.
+const OUTCOME_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 /// How one attempt ended.
 ///

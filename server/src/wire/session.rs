@@ -49,6 +49,7 @@ pub fn hello(hello: pb::Hello) -> Result<Hello, WireError> {
         |(name, value): (String, String)| Ok((word("labels", name)?, line("labels", value, WORD_BYTES_MAX)?));
     Ok(Hello {
         name: word("name", hello.name)?,
+        identity: word("identity", hello.identity)?,
         instance: word("instance", hello.instance)?,
         version: line("version", hello.version, WORD_BYTES_MAX)?,
         slots: hello.slots,

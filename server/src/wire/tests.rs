@@ -278,7 +278,13 @@ fn broken_specifications_are_refused_with_the_path() {
 }
 
 fn good_hello() -> pb::Hello {
-    pb::Hello { name: "host".to_owned(), instance: "1".to_owned(), slots: 2, ..Default::default() }
+    pb::Hello {
+        name: "host".to_owned(),
+        identity: "a".to_owned(),
+        instance: "1".to_owned(),
+        slots: 2,
+        ..Default::default()
+    }
 }
 
 #[test]
