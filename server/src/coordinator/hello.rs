@@ -108,11 +108,11 @@ impl Coordinator {
         self.open_of(attempt, agent).is_some()
     }
 
-    /// The open task of which this is the highest attempt, and this agent has or had it.
+    /// The open task of which this is the highest attempt, this agent has or had it, and its ending is not noted yet.
     pub(super) fn open_of(&self, attempt: AttemptKey, agent: AgentId) -> Option<Open> {
         let open = self.projects.get(&attempt.task.project)?.open(attempt.task)?;
         let (last, owner) = open.last?;
-        let current = last == attempt.attempt && owner == agent;
+        let current = last == attempt.attempt && owner == agent && !open.ended;
         (current || self.limits.has(Planted::StaleReportCounts)).then_some(open)
     }
 
@@ -125,8 +125,8 @@ impl Coordinator {
             self.open_of(attempt, agent)
         };
         let Some(open) = open else { return false };
-        if open.state == OpenState::Running {
-            return planted;
+        if open.state == OpenState::Running && !planted {
+            return false;
         }
         fx.writes.push(Write::Readopt { agent, attempt });
         fx.changed.insert(attempt.task.project);
@@ -142,27 +142,19 @@ impl Coordinator {
         now: Duration,
         fx: &mut Effects,
     ) {
-        let id = match self.agents.of_session(session) {
-            Some(id) => id,
-            // A session that was replaced: whatever it still says was said before the newer one's Hello.
-            None if self.limits.has(Planted::OldSessionHeard) => {
-                let first = self.agents.iter().map(|(id, _)| id).next();
-                if let Some(id) = first {
-                    self.message(id, message, fx);
-                }
-                return;
-            }
-            None => return,
-        };
+        // A session that was replaced: whatever it still says was said before the newer one's Hello.
+        let Some(id) = self.agents.of_session(session) else { return };
         let gap_ignored = self.limits.has(Planted::MessageGapIgnored);
-        let expected = self.agents.update(id, |agent| match &mut agent.session {
-            Some(open) if seq == open.seq + 1 || (gap_ignored && seq > open.seq) => {
-                open.seq = seq;
-                agent.heard = now;
-                Ok(())
+        let expected = self.agents.update(id, |agent| {
+            agent.heard = now;
+            match &mut agent.session {
+                Some(open) if seq == open.seq + 1 || (gap_ignored && seq > open.seq) => {
+                    open.seq = seq;
+                    Ok(())
+                }
+                Some(open) => Err(open.seq + 1),
+                None => Err(0),
             }
-            Some(open) => Err(open.seq + 1),
-            None => Err(0),
         });
         match expected {
             Some(Ok(())) => self.message(id, message, fx),
@@ -177,7 +169,7 @@ impl Coordinator {
 
     fn message(&mut self, id: AgentId, message: FromAgent, fx: &mut Effects) {
         match message {
-            FromAgent::Heartbeat => {}
+            FromAgent::Heartbeat => self.outgoing_to(id, |out| out.heartbeat = true),
             FromAgent::Credits { attempts_max, not_ready } => {
                 self.agents.update(id, |agent| {
                     agent.attempts_max = attempts_max;

@@ -36,8 +36,6 @@ pub enum Planted {
     AttemptNumberNotRaised,
     /// A report counts whatever its attempt's number is.
     StaleReportCounts,
-    /// Messages of a session that was replaced are still handled.
-    OldSessionHeard,
     /// A closed session loses its attempts at once, not after the lease.
     RequeueOnDisconnect,
     /// Assigned attempts that Hello does not name are taken for running.

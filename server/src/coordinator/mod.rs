@@ -63,6 +63,7 @@ pub struct Coordinator {
 
 #[derive(Debug, Default)]
 struct Outgoing {
+    heartbeat: bool,
     settled: Vec<AttemptKey>,
     cancel: Vec<AttemptKey>,
     assign: Vec<AttemptKey>,
@@ -150,6 +151,9 @@ impl Coordinator {
             }
             if !out.assign.is_empty() {
                 fx.sends.push((session, ToAgent::Assign(out.assign)));
+            }
+            if out.heartbeat {
+                fx.sends.push((session, ToAgent::Heartbeat));
             }
         }
     }
@@ -263,10 +267,8 @@ impl Coordinator {
 
     /// The attempt runs with the agent from now on.
     fn run(&mut self, attempt: AttemptKey, agent: AgentId, open: Open) {
-        self.set(
-            attempt.task,
-            Open { state: OpenState::Running, last: Some((attempt.attempt, agent)), ..open },
-        );
+        let last = Some((attempt.attempt, agent));
+        self.set(attempt.task, Open { state: OpenState::Running, last, ended: false, ..open });
         self.agents.update(agent, |agent| agent.held.insert(attempt));
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Open {
     pub(super) state: OpenState,
     /// The highest attempt, and who has or had it.
     pub(super) last: Option<(AttemptNo, AgentId)>,
+    /// The ending of `last` is noted, so that another report of it does not count. Not so if only its lease was lost.
+    pub(super) ended: bool,
     pub(super) failures: u32,
     pub(super) crashes: u32,
 }
@@ -53,7 +55,7 @@ pub(super) enum OpenState {
 }
 
 impl Open {
-    const UNTOUCHED: Self = Self { state: OpenState::Ready, last: None, failures: 0, crashes: 0 };
+    const UNTOUCHED: Self = Self { state: OpenState::Ready, last: None, ended: false, failures: 0, crashes: 0 };
 }
 
 /// What comes after the last task of the task phase has ended.
@@ -110,6 +112,7 @@ impl Active {
             let open = Open {
                 state: if task.running { OpenState::Running } else { OpenState::Ready },
                 last: Some((task.attempt, task.agent)),
+                ended: task.ended,
                 failures: task.failures,
                 crashes: task.crashes,
             };
@@ -286,6 +289,7 @@ impl Active {
         assert_eq!(self.published as usize, published, "project {}: count of published tasks", self.id);
         for (key, open) in &self.open {
             assert!(open.state != OpenState::Running || open.last.is_some(), "{key:?} runs nowhere");
+            assert!(open.state != OpenState::Running || !open.ended, "{key:?} runs and has ended");
             assert!(key.0 != Phase::Task || key.1 < self.frontier, "{key:?} is beyond the frontier");
         }
         let open = self.open.keys().filter(|(phase, _)| *phase == Phase::Task).count();

@@ -57,7 +57,9 @@ impl Coordinator {
             _ => None,
         };
         if let Some(again) = again {
-            self.set(task, Open { state: OpenState::Ready, ..again });
+            // Only a lost lease leaves room for a late report.
+            let ended = report.outcome != Outcome::LeaseLost;
+            self.set(task, Open { state: OpenState::Ready, ended, ..again });
             fx.changed.insert(task.project);
             let Open { failures, crashes, .. } = again;
             fx.writes.push(Write::Requeue { agent, report: Box::new(report), failures, crashes });

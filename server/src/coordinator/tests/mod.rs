@@ -112,6 +112,7 @@ fn a_closed_session_keeps_its_attempts_until_the_lease_ends() {
     bench.turn([Input::SessionClosed { session: SessionId(1) }]);
     bench.now += Duration::from_secs(15);
     bench.say(2, FromAgent::Heartbeat);
+    assert_eq!(bench.sent(), [(2, ToAgent::Heartbeat)]);
     bench.turn([Input::Tick]);
     bench.silent();
     bench.now += Duration::from_millis(1);
@@ -144,6 +145,25 @@ fn a_late_report_cancels_a_requeue() {
     bench.join(2, back, 0, &[]);
     bench.ends(2, task(1, 0).attempt(1), Outcome::Exited(0));
     assert_eq!(bench.wrote(), ["record 1/task/0#1: exit code 0", "1 succeeded"]);
+}
+
+#[test]
+fn a_failure_that_is_sent_again_is_counted_once() {
+    let mut bench = Bench::new();
+    bench.submit(1, with_retries(5), Some(1));
+    bench.join(1, hello("a", "i"), 1, &[]);
+    bench.turn([Input::SessionClosed { session: SessionId(1) }]);
+    bench.wrote();
+    bench.sent();
+    let mut back = hello("a", "i");
+    back.unrecorded = vec![task(1, 0).attempt(1)];
+    bench.join(2, back.clone(), 0, &[]);
+    bench.ends(2, task(1, 0).attempt(1), Outcome::Exited(1));
+    assert_eq!(bench.wrote(), ["requeue 1/task/0#1: exit code 1 (1 failures, 0 crashes)"]);
+    bench.sent();
+    bench.join(3, back, 0, &[task(1, 0).attempt(1)]);
+    bench.ends(3, task(1, 0).attempt(1), Outcome::Exited(1));
+    assert_eq!(bench.wrote(), Vec::<String>::new());
 }
 
 #[test]
@@ -347,6 +367,7 @@ fn a_folded_core_goes_on_where_the_store_stands() {
         attempt: 2,
         agent: AgentId(5),
         running,
+        ended: !running,
         failures: 1,
         crashes: 0,
     };
