@@ -1,9 +1,27 @@
 //! Bulk bytes: output too long for a report, and files of submissions. Behind the `object_store` crate, fsynced.
+//!
+//! An output is a row of segments and, once it is complete, a marker with its length and digest. In memory there is one
+//! segment at the most for each upload in progress, and one chunk for each reader.
+
+mod blobs;
+mod follow;
+mod live;
+mod objects;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+pub use blobs::BlobUpload;
+pub use upload::Upload;
 
 use crate::domain::{AttemptKey, Generation, OutputStream, ProjectId};
 use bytes::Bytes;
-use futures_util::{Stream, stream::BoxStream};
-use std::{path::Path, sync::Arc};
+use futures_util::{Stream, TryStreamExt, stream::BoxStream};
+use live::Registry;
+use object_store::local::LocalFileSystem;
+use objects::{Objects, OutputName};
+use std::{error::Error, io, path::Path, pin::pin, sync::Arc};
 
 /// The length of one stored segment, except an output's last: bytes become durable a segment at a time.
 pub const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
@@ -45,7 +63,29 @@ pub enum OutputError {
     Damaged(String),
     /// The object store failed.
     #[error("the object store failed: {0}")]
-    ObjectStore(#[from] object_store::Error),
+    ObjectStore(#[source] object_store::Error),
+}
+
+impl From<object_store::Error> for OutputError {
+    fn from(error: object_store::Error) -> Self {
+        if matches!(error, object_store::Error::NotFound { .. }) {
+            return Self::Missing;
+        }
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        let mut full = false;
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            full |= matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+            cause = error.source();
+        }
+        if full { Self::Full } else { Self::ObjectStore(error) }
+    }
+}
+
+impl From<io::Error> for OutputError {
+    fn from(error: io::Error) -> Self {
+        Self::from(object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) })
+    }
 }
 
 /// A stream of bytes in chunks of at most 256 KiB.
@@ -63,16 +103,9 @@ pub struct Stored {
 /// All bulk bytes of a coordinator. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    objects: Arc<dyn object_store::ObjectStore>,
+    objects: Objects,
+    live: Registry,
 }
-
-/// One output on its way in. Dropping it leaves what is durable for a later upload to go on from.
-#[derive(Debug)]
-pub struct Upload {}
-
-/// One file of a submission on its way in. Nothing of it stays if it is dropped unfinished.
-#[derive(Debug)]
-pub struct BlobUpload {}
 
 impl Outputs {
     /// Opens the directory, and makes it if it is missing.
@@ -80,8 +113,16 @@ impl Outputs {
     /// # Errors
     /// If it can't be used.
     pub fn open(dir: &Path) -> Result<Self, OutputError> {
-        let _ = dir;
-        unimplemented!()
+        std::fs::create_dir_all(dir)?;
+        // The new directory's own entry must outlive a power cut, too.
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+        let directory = dir.canonicalize()?;
+        let store = Arc::new(LocalFileSystem::new_with_prefix(&directory)?.with_fsync(true));
+        let objects = Objects::new(store, directory);
+        objects.sweep_blobs();
+        Ok(Self { objects, live: Registry::default() })
     }
 
     /// Begins or resumes an upload; an older one of the same output gets [`OutputError::Replaced`] from now on.
@@ -89,8 +130,9 @@ impl Outputs {
     /// # Errors
     /// If what is stored can't be read.
     pub async fn upload(&self, attempt: AttemptKey, stream: OutputStream) -> Result<Upload, OutputError> {
-        let _ = (attempt, stream);
-        unimplemented!()
+        let name = OutputName::of_attempt(attempt, stream);
+        let live = self.live.get(&name);
+        Upload::begin(self.objects.clone(), name, live).await
     }
 
     /// The complete stored output, if there is one.
@@ -102,8 +144,7 @@ impl Outputs {
         attempt: AttemptKey,
         stream: OutputStream,
     ) -> Result<Option<Stored>, OutputError> {
-        let _ = (attempt, stream);
-        unimplemented!()
+        self.objects.marker(&OutputName::of_attempt(attempt, stream)).await
     }
 
     /// Reads a complete stored output from an offset on.
@@ -116,16 +157,16 @@ impl Outputs {
         stream: OutputStream,
         offset: u64,
     ) -> Result<Bytestream, OutputError> {
-        let _ = (attempt, stream, offset);
-        unimplemented!()
+        self.read_complete(OutputName::of_attempt(attempt, stream), offset).await
     }
 
     /// Reads an output while it comes in: what is there from the offset on, then what comes, then the end once it is
     /// complete. It waits through interrupted uploads and for uploads that have not begun. A short output never comes
     /// this way but in its report: the caller must stop following once the attempt has ended in the store.
     pub fn follow(&self, attempt: AttemptKey, stream: OutputStream, offset: u64) -> Bytestream {
-        let _ = (attempt, stream, offset);
-        unimplemented!()
+        let name = OutputName::of_attempt(attempt, stream);
+        let live = self.live.get(&name);
+        follow::follow(self.objects.clone(), name, live, offset)
     }
 
     /// Removes all that is stored of an attempt's output.
@@ -133,8 +174,10 @@ impl Outputs {
     /// # Errors
     /// If the object store fails.
     pub async fn remove_attempt(&self, attempt: AttemptKey) -> Result<(), OutputError> {
-        let _ = attempt;
-        unimplemented!()
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            self.remove(&OutputName::of_attempt(attempt, stream)).await?;
+        }
+        Ok(())
     }
 
     /// Begins a project's own result anew; what was there of that generation is removed.
@@ -146,8 +189,10 @@ impl Outputs {
         project: ProjectId,
         generation: Generation,
     ) -> Result<Upload, OutputError> {
-        let _ = (project, generation);
-        unimplemented!()
+        let name = OutputName::of_result(project, generation);
+        self.remove(&name).await?;
+        let live = self.live.get(&name);
+        Upload::begin(self.objects.clone(), name, live).await
     }
 
     /// Reads a project's own complete result from an offset on.
@@ -160,8 +205,7 @@ impl Outputs {
         generation: Generation,
         offset: u64,
     ) -> Result<Bytestream, OutputError> {
-        let _ = (project, generation, offset);
-        unimplemented!()
+        self.read_complete(OutputName::of_result(project, generation), offset).await
     }
 
     /// Begins a file of a submission, known by the SHA-256 of its contents.
@@ -169,8 +213,7 @@ impl Outputs {
     /// # Errors
     /// If the object store fails.
     pub async fn upload_blob(&self, sha256: [u8; 32]) -> Result<BlobUpload, OutputError> {
-        let _ = sha256;
-        unimplemented!()
+        BlobUpload::begin(self.objects.clone(), sha256).await
     }
 
     /// Keeps a file of a submission, all at once; returns its length.
@@ -181,8 +224,12 @@ impl Outputs {
     where
         S: Stream<Item = Result<Bytes, OutputError>> + Send,
     {
-        let _ = (sha256, contents);
-        unimplemented!()
+        let mut upload = self.upload_blob(sha256).await?;
+        let mut contents = pin!(contents);
+        while let Some(bytes) = contents.try_next().await? {
+            upload.write(bytes).await?;
+        }
+        upload.finish().await
     }
 
     /// The length of a file, if it is stored.
@@ -190,8 +237,7 @@ impl Outputs {
     /// # Errors
     /// If the object store fails.
     pub async fn has_blob(&self, sha256: [u8; 32]) -> Result<Option<u64>, OutputError> {
-        let _ = sha256;
-        unimplemented!()
+        blobs::length(&self.objects, sha256).await
     }
 
     /// Reads a file.
@@ -199,58 +245,23 @@ impl Outputs {
     /// # Errors
     /// [`OutputError::Missing`] if it is not stored.
     pub async fn read_blob(&self, sha256: [u8; 32]) -> Result<Bytestream, OutputError> {
-        let _ = (sha256, &self.objects);
-        unimplemented!()
-    }
-}
-
-impl Upload {
-    /// All bytes before this offset are durable.
-    #[must_use]
-    pub fn durable_offset(&self) -> u64 {
-        unimplemented!()
+        let length = self.has_blob(sha256).await?.ok_or(OutputError::Missing)?;
+        Ok(blobs::read(self.objects.clone(), sha256, length))
     }
 
-    /// The output, if all of it was stored before this upload began: nothing is to be written.
-    #[must_use]
-    pub fn complete(&self) -> Option<Stored> {
-        unimplemented!()
+    async fn read_complete(&self, name: OutputName, offset: u64) -> Result<Bytestream, OutputError> {
+        let stored = self.objects.marker(&name).await?.ok_or(OutputError::Missing)?;
+        Ok(self.objects.range(name, offset, stored.length))
     }
 
-    /// Takes the next bytes, which start at `offset`; the first ones start at [`Upload::durable_offset`]. Returns the
-    /// new durable offset if a segment became durable.
-    ///
-    /// # Errors
-    /// If they don't start where the last ones ended, the upload was replaced, or they can't be kept.
-    pub async fn write(&mut self, offset: u64, bytes: Bytes) -> Result<Option<u64>, OutputError> {
-        let _ = (offset, bytes);
-        unimplemented!()
-    }
-
-    /// Makes all of it durable, and complete.
-    ///
-    /// # Errors
-    /// If the upload was replaced, or it can't be kept.
-    pub async fn finish(self) -> Result<Stored, OutputError> {
-        unimplemented!()
-    }
-}
-
-impl BlobUpload {
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    /// If the file becomes too long, or it can't be kept.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), OutputError> {
-        let _ = bytes;
-        unimplemented!()
-    }
-
-    /// Checks the digest and makes the file durable; returns its length.
-    ///
-    /// # Errors
-    /// If the digest is another, or it can't be kept.
-    pub async fn finish(self) -> Result<u64, OutputError> {
-        unimplemented!()
+    /// Any upload of it ends first.
+    async fn remove(&self, name: &OutputName) -> Result<(), OutputError> {
+        let live = self.live.get(name);
+        live.take_over();
+        let io = live.io.lock().await;
+        self.objects.remove(name).await?;
+        live.found(0, None);
+        drop(io);
+        Ok(())
     }
 }

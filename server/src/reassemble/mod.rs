@@ -1,16 +1,31 @@
 //! Turns recorded outputs, in task order, into a project's one result.
+//!
+//! `lines`, `sum`, `json` and `cursor` are pure; the rest reads rows in small batches and outputs chunk by chunk, so that
+//! memory does not grow with the result.
 
+mod builtin;
 mod cursor;
+mod json;
+mod lines;
+mod ordered;
+mod results;
+mod rows;
+mod sink;
+mod split;
+mod sum;
+
+#[cfg(test)]
+mod tests;
 
 pub use cursor::{Cursor, CursorError};
 
 use crate::{
-    domain::{Generation, ProjectId},
+    domain::{Generation, Project, ProjectId},
     output::{OutputError, Outputs},
     store::{Store, StoreError},
 };
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream, stream::BoxStream};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -31,6 +46,12 @@ pub enum ReassembleError {
     /// The cursor points behind the end of what it points into.
     #[error("the cursor points behind the end of the result")]
     BehindEnd,
+    /// The tasks have not all ended.
+    #[error("task {index} has no result yet")]
+    Unfinished {
+        /// The first task without a result.
+        index: u32,
+    },
     /// The coordinator is stopping.
     #[error("the coordinator is stopping")]
     Stopping,
@@ -81,15 +102,23 @@ impl Reassembler {
         changes: watch::Receiver<u64>,
         wait: bool,
     ) -> ResultsStream {
-        let _ = (project, cursor, changes, wait, &self.store, &self.outputs);
-        unimplemented!()
+        let reader = results::Reader::new(self.clone(), project, cursor, changes, wait);
+        stream::try_unfold(reader, |mut reader| async move {
+            let part = reader.next().await?;
+            Ok(part.map(|part| (part, reader)))
+        })
+        .boxed()
     }
 
     /// The stdout of every success in index order, from a byte offset on: the stdin of a reassemble command.
     #[must_use]
     pub fn ordered_output(&self, project: ProjectId, offset: u64) -> OrderedStream {
-        let _ = (project, offset);
-        unimplemented!()
+        let reader = ordered::Reader::new(self.clone(), project, offset);
+        stream::try_unfold(reader, |mut reader| async move {
+            let bytes = reader.next().await?;
+            Ok(bytes.map(|bytes| (bytes, reader)))
+        })
+        .boxed()
     }
 
     /// Turns the lines of the split task's stdout into the project's items; returns how many. Safe to repeat.
@@ -97,8 +126,7 @@ impl Reassembler {
     /// # Errors
     /// For people: what is wrong with the output, or why it could not be read.
     pub async fn run_split(&self, project: ProjectId) -> Result<u32, String> {
-        let _ = project;
-        unimplemented!()
+        split::run(self, project).await.map_err(|error| error.to_string())
     }
 
     /// Makes and keeps the result of a built-in reassembly. Safe to repeat.
@@ -106,7 +134,10 @@ impl Reassembler {
     /// # Errors
     /// For people: what is wrong with the output, or why it could not be read.
     pub async fn run_builtin(&self, project: ProjectId) -> Result<(), String> {
-        let _ = project;
-        unimplemented!()
+        builtin::run(self, project).await.map_err(|error| error.to_string())
+    }
+
+    async fn project(&self, project: ProjectId) -> Result<Project, ReassembleError> {
+        self.store.project(project).await?.ok_or(ReassembleError::NoProject(project))
     }
 }
