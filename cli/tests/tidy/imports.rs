@@ -145,8 +145,8 @@ fn is_core(file: &str) -> bool {
         || file.starts_with("server/src/domain/")
         || file.starts_with("server/src/plan")
         || (file.starts_with("agent/src/supervisor/")
-            && !file.ends_with("/driver.rs")
-            && !file.ends_with("/mod.rs"))
+            && !file.starts_with("agent/src/supervisor/driver")
+            && file != "agent/src/supervisor/mod.rs")
 }
 
 fn in_a_core(file: &str, path: &NamedPath) -> Option<String> {
