@@ -222,6 +222,17 @@ impl Writer {
         done.map_err(|error| self.explain(error))
     }
 
+    /// As if the disk had no more room.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        self.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn raw(&self, sql: &str) {
+        self.connection.execute_batch(sql).unwrap();
+    }
+
     fn keep_reserve(&self) -> Result<(), StoreError> {
         let enough = self.free_bytes().is_none_or(|free| free >= SUBMISSION_RESERVE_BYTES);
         if enough { Ok(()) } else { Err(StoreError::Full) }
