@@ -90,7 +90,11 @@ impl World {
         self.witness.coordinator_folds(self.now);
         self.coordinator = Some(CoordinatorHost {
             core,
-            broker: if self.profile.distant_broker { Todo::Distant } else { Todo::Embedded(Embedded::default()) },
+            broker: if self.profile.distant_broker {
+                Todo::Distant
+            } else {
+                Todo::Embedded(Embedded::default())
+            },
             epoch,
             inbox: Vec::new(),
             sessions: BTreeSet::new(),
@@ -122,8 +126,12 @@ impl World {
     }
 
     fn close_wires_of(&mut self, epoch: CoordinatorEpoch) {
-        let open: Vec<_> =
-            self.wires.iter().filter(|(_, wire)| wire.epoch == epoch.0 && !wire.coordinator_knows).map(|(&id, _)| id).collect();
+        let open: Vec<_> = self
+            .wires
+            .iter()
+            .filter(|(_, wire)| wire.epoch == epoch.0 && !wire.coordinator_knows)
+            .map(|(&id, _)| id)
+            .collect();
         for wire in open {
             self.close_wire(wire, End::Coordinator);
         }
@@ -220,7 +228,8 @@ impl World {
             let after = self.rng.random_range(1..200);
             let done = match job {
                 Job::Split(project) => {
-                    let Some(client) = self.clients.iter().find(|client| client.project == Some(project)) else {
+                    let Some(client) = self.clients.iter().find(|client| client.project == Some(project))
+                    else {
                         panic!("a split of nobody's project")
                     };
                     let items = items(&client.plan);
@@ -252,10 +261,15 @@ impl World {
                 panic!("abandon_submission: {error}");
             }
         }
-        let begun = self.writer.begin_submission(&key).unwrap_or_else(|error| panic!("begin_submission: {error}"));
+        let begun =
+            self.writer.begin_submission(&key).unwrap_or_else(|error| panic!("begin_submission: {error}"));
         match begun {
             Begun::Existing(project) => {
-                assert_eq!(self.clients[client].project, Some(project.id), "an existing project of another key");
+                assert_eq!(
+                    self.clients[client].project,
+                    Some(project.id),
+                    "an existing project of another key"
+                );
                 self.clients[client].answered = true;
             }
             Begun::UnderWay => panic!("an abandoned submission is under way"),

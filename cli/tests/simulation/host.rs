@@ -71,14 +71,19 @@ impl World {
         near.instance += 1;
         near.wire = None;
         let config = CoreConfig { planted, ..CoreConfig::new(near.slots) };
-        let adopted: Vec<_> = near.workers.keys().copied().filter(|key| !near.outbox.contains_key(key)).collect();
+        let adopted: Vec<_> =
+            near.workers.keys().copied().filter(|key| !near.outbox.contains_key(key)).collect();
         // Workers whose ending is in the outbox already are only released.
         near.workers.retain(|key, _| !near.outbox.contains_key(key));
         near.core = Some(Core::new(config, adopted, near.outbox.values().cloned().collect()));
         let ended: Vec<_> = near.workers.values().filter_map(|worker| worker.ended.clone()).collect();
         let instance = near.instance;
-        let spooled: Vec<_> =
-            near.outbox.values().filter(|report| report.stdout.is_spooled()).map(|report| report.attempt).collect();
+        let spooled: Vec<_> = near
+            .outbox
+            .values()
+            .filter(|report| report.stdout.is_spooled())
+            .map(|report| report.attempt)
+            .collect();
         self.tell(|| format!("agent of host {host} starts, instance {instance}"));
         for attempt in spooled {
             self.upload(host, attempt);
@@ -101,7 +106,9 @@ impl World {
                 self.witness.worker_lost(translate::up(attempt));
             }
         }
-        self.tell(|| format!("TROUBLE agent of host {host} crashes, host too: {whole_host}, for good: {for_good}"));
+        self.tell(|| {
+            format!("TROUBLE agent of host {host} crashes, host too: {whole_host}, for good: {for_good}")
+        });
         if let Some(wire) = wire {
             self.close_wire(wire, End::Agent);
         }
@@ -169,7 +176,8 @@ impl World {
         near.started += 1;
         let id = near.started;
         near.workers.insert(attempt, Worker { id, ended: None });
-        let runs = self.rng.random_range(1..1_500);
+        let runs = if self.rng.random_bool(0.9) { 1..1_500 } else { 3_000..8_000 };
+        let runs = self.rng.random_range(runs);
         self.at(runs, Event::WorkerEnds { host, worker: id });
     }
 
@@ -187,7 +195,8 @@ impl World {
 
     /// A command ends by itself, or was killed.
     pub(crate) fn worker_ends(&mut self, host: usize, id: u64) {
-        let found = self.hosts[host].workers.iter().find(|(_, worker)| worker.id == id && worker.ended.is_none());
+        let found =
+            self.hosts[host].workers.iter().find(|(_, worker)| worker.id == id && worker.ended.is_none());
         let Some((&attempt, _)) = found else { return };
         let outcome = match self.witness.ending(translate::up(attempt)) {
             piecework_server::domain::Outcome::Exited(code) => Outcome::Exited(code),
@@ -199,8 +208,13 @@ impl World {
         } else {
             Output::Inline(text)
         };
-        let report =
-            Report { attempt, outcome, usage: Usage::default(), stdout, stderr: Output::Inline(Bytes::new()) };
+        let report = Report {
+            attempt,
+            outcome,
+            usage: Usage::default(),
+            stdout,
+            stderr: Output::Inline(Bytes::new()),
+        };
         if let Some(worker) = self.hosts[host].workers.get_mut(&attempt) {
             worker.ended = Some(report.clone());
         }

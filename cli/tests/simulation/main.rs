@@ -70,7 +70,8 @@ fn first_failure(seeds: Range<u64>, bugs: Bugs) -> Option<String> {
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("PIECEWORK_SIMULATION_SEEDS") else { return SEEDS };
-    let parsed = text.split_once("..").and_then(|(first, last)| Some(first.parse().ok()?..last.parse().ok()?));
+    let parsed =
+        text.split_once("..").and_then(|(first, last)| Some(first.parse().ok()?..last.parse().ok()?));
     parsed.unwrap_or_else(|| panic!("PIECEWORK_SIMULATION_SEEDS is `{text}`, wanted FIRST..LAST"))
 }
 
@@ -131,5 +132,4 @@ catches! {
     hello_omits_unrecorded: agent = PlantedBug::HelloOmitsUnrecorded;
     hello_omits_live: agent = PlantedBug::HelloOmitsLive;
     agent_message_gap_ignored: agent = PlantedBug::SeqGapIgnored;
-    stale_connection_accepted: agent = PlantedBug::StaleConnectionAccepted;
 }

@@ -129,7 +129,8 @@ impl World {
         let host = line.host;
         self.tell(|| format!("host {host} says over {wire} #{seq} {message:?}"));
         let session = SessionId(wire);
-        let first = self.coordinator.as_mut().is_some_and(|coordinator| !coordinator.sessions.contains(&wire));
+        let first =
+            self.coordinator.as_mut().is_some_and(|coordinator| !coordinator.sessions.contains(&wire));
         if first {
             // The service takes nothing but Hello for a beginning.
             if let ToCoordinator::Hello { .. } = message {
@@ -162,7 +163,8 @@ impl World {
         let Some(line) = self.wires.get_mut(&wire) else { return };
         line.cut_up |= by != End::Agent;
         line.cut_down |= by != End::Coordinator;
-        let (up, down) = (self.rng.random_range(0..300), self.rng.random_range(0..300));
+        let slow = if self.rng.random_bool(0.5) { 10 } else { 300 };
+        let (up, down) = (self.rng.random_range(0..slow), self.rng.random_range(0..slow));
         self.at(up, Event::CoordinatorNotices { wire });
         self.at(down, Event::AgentNotices { wire });
     }
@@ -219,7 +221,7 @@ impl World {
             self.hosts[host].wire = None;
         }
         self.agent_input(host, AgentInput::Disconnected(ConnectionId(wire)));
-        let again = self.rng.random_range(20..200);
+        let again = self.rng.random_range(1..100);
         self.at(again, Event::AgentDials { host });
     }
 }

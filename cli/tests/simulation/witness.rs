@@ -3,8 +3,8 @@
 use crate::{host::AgentHost, world::LEASE};
 use piecework_server::{
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, ItemSource, Network, Outcome, OutcomeClass, Phase, ProjectId,
-        ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
+        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, ItemSource, Network, Outcome, OutcomeClass, Phase,
+        ProjectId, ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
     },
     store::{Write, sqlite::Writer},
 };
@@ -144,7 +144,10 @@ impl Witness {
                 }
                 Write::Claim { attempt, agent, .. } => {
                     assert!(self.claimed.insert(*attempt, agent.0).is_none(), "{attempt} was claimed twice");
-                    assert!(!self.recorded.contains_key(&attempt.task), "{attempt} was claimed after its task's result");
+                    assert!(
+                        !self.recorded.contains_key(&attempt.task),
+                        "{attempt} was claimed after its task's result"
+                    );
                 }
                 Write::Record { report, .. } => {
                     self.is_true(report.attempt, &report.outcome, now, hosts);
@@ -193,7 +196,10 @@ impl Witness {
             }
             Outcome::WorkerLost(_) => {
                 let gone = self.lost.contains(&attempt) || !self.started.contains(&attempt);
-                assert!(gone || self.killed.contains(&attempt), "{attempt} was given up, and its worker is there");
+                assert!(
+                    gone || self.killed.contains(&attempt),
+                    "{attempt} was given up, and its worker is there"
+                );
             }
             outcome => assert_eq!(self.endings.get(&attempt), Some(outcome), "{attempt} did not end so"),
         }
@@ -209,12 +215,18 @@ impl Witness {
             assert_eq!(project.state, ProjectState::Cancelled, "project {id}");
             return;
         }
-        let failing = (0..plan.tasks).filter(|&index| plan.fails(TaskKey { project: id, phase: Phase::Task, index }));
+        let failing =
+            (0..plan.tasks).filter(|&index| plan.fails(TaskKey { project: id, phase: Phase::Task, index }));
         let failing = u32::try_from(failing.count()).unwrap_or(u32::MAX);
         let expected = if failing > 0 { ProjectState::Failed } else { ProjectState::Succeeded };
         assert_eq!(project.state, expected, "project {id}: {}", project.message);
-        assert_eq!((project.counts.succeeded, project.counts.failed), (plan.tasks - failing, failing), "project {id}");
-        let results = writer.reads().results(id, Phase::Task, 0, 1_000).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            (project.counts.succeeded, project.counts.failed),
+            (plan.tasks - failing, failing),
+            "project {id}"
+        );
+        let results =
+            writer.reads().results(id, Phase::Task, 0, 1_000).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(results.len(), plan.tasks as usize, "results of project {id}");
         for (index, row) in (0..).zip(&results) {
             let task = TaskKey { project: id, phase: Phase::Task, index };

@@ -45,24 +45,61 @@ pub(crate) enum Event {
     /// The broker delivers, to whoever is the coordinator then.
     Delivered(Dispatch),
     /// A job of the coordinator ends.
-    JobDone { epoch: u64, done: Input },
+    JobDone {
+        epoch: u64,
+        done: Input,
+    },
     /// A client hands in its project, or tries again.
-    Submit { client: usize },
-    CancelProject { client: usize },
-    AgentStarts { host: usize },
-    AgentTick { host: usize },
-    AgentDials { host: usize },
+    Submit {
+        client: usize,
+    },
+    CancelProject {
+        client: usize,
+    },
+    AgentStarts {
+        host: usize,
+    },
+    AgentTick {
+        host: usize,
+    },
+    AgentDials {
+        host: usize,
+    },
     /// The agent's stream is open.
-    Connected { host: usize, wire: u64 },
-    ToCoordinator { wire: u64, seq: u64, message: ToCoordinator },
-    ToAgent { wire: u64, seq: u64, message: FromCoordinator },
+    Connected {
+        host: usize,
+        wire: u64,
+    },
+    ToCoordinator {
+        wire: u64,
+        seq: u64,
+        message: ToCoordinator,
+    },
+    ToAgent {
+        wire: u64,
+        seq: u64,
+        message: FromCoordinator,
+    },
     /// One end of a stream notices that it ended.
-    CoordinatorNotices { wire: u64 },
-    AgentNotices { wire: u64 },
-    WorkerEnds { host: usize, worker: u64 },
-    Uploaded { host: usize, instance: u64, attempt: piecework_agent::domain::AttemptKey },
+    CoordinatorNotices {
+        wire: u64,
+    },
+    AgentNotices {
+        wire: u64,
+    },
+    WorkerEnds {
+        host: usize,
+        worker: u64,
+    },
+    Uploaded {
+        host: usize,
+        instance: u64,
+        attempt: piecework_agent::domain::AttemptKey,
+    },
     Trouble,
-    LinkHeals { host: usize },
+    LinkHeals {
+        host: usize,
+    },
 }
 
 /// All there is.
@@ -127,7 +164,11 @@ impl World {
         let profile = Profile::random(&mut rng);
         let hosts = (0..rng.random_range(1..=3)).map(AgentHost::new).collect::<Vec<_>>();
         let clients: Vec<_> = (0..rng.random_range(1..=3))
-            .map(|_| Client { plan: crate::witness::ProjectPlan::random(&mut rng), project: None, answered: false })
+            .map(|_| Client {
+                plan: crate::witness::ProjectPlan::random(&mut rng),
+                project: None,
+                answered: false,
+            })
             .collect();
         let mut world = Self {
             rng,
@@ -267,8 +308,11 @@ impl World {
             }
             49..65 => self.coordinator_crashes(),
             65..82 => {
-                let fault =
-                    if self.rng.random_bool(0.5) { CommitFault::NotMade } else { CommitFault::MadeAllTheSame };
+                let fault = if self.rng.random_bool(0.5) {
+                    CommitFault::NotMade
+                } else {
+                    CommitFault::MadeAllTheSame
+                };
                 self.commit_fails = Some(fault);
             }
             _ => self.cut_off(host),
@@ -288,7 +332,9 @@ impl World {
 
     /// Nothing is open any more.
     fn is_quiet(&self) -> bool {
-        self.coordinator.as_ref().is_some_and(|coordinator| coordinator.core.is_idle() && coordinator.inbox.is_empty())
+        self.coordinator
+            .as_ref()
+            .is_some_and(|coordinator| coordinator.core.is_idle() && coordinator.inbox.is_empty())
             && self.clients.iter().all(|client| client.answered)
             && self.hosts.iter().all(AgentHost::is_empty)
     }
@@ -300,7 +346,10 @@ impl World {
             .map(|host| format!("{}: outbox {:?}, workers {:?}", host.name, host.outbox.keys(), host.workers))
             .collect();
         let answered: Vec<_> = self.clients.iter().map(|client| (client.project, client.answered)).collect();
-        format!("clients {answered:?}; hosts {hosts:?}; coordinator {:?}", self.coordinator.as_ref().map(|c| &c.core))
+        format!(
+            "clients {answered:?}; hosts {hosts:?}; coordinator {:?}",
+            self.coordinator.as_ref().map(|c| &c.core)
+        )
     }
 
     fn final_check(&self) {

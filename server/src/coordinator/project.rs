@@ -55,7 +55,8 @@ pub(super) enum OpenState {
 }
 
 impl Open {
-    const UNTOUCHED: Self = Self { state: OpenState::Ready, last: None, ended: false, failures: 0, crashes: 0 };
+    const UNTOUCHED: Self =
+        Self { state: OpenState::Ready, last: None, ended: false, failures: 0, crashes: 0 };
 }
 
 /// What comes after the last task of the task phase has ended.
