@@ -153,7 +153,7 @@ impl Server {
 
     /// Stops it: no more requests, what was answered is durable, the socket is gone.
     pub async fn shutdown(mut self) {
-        self.health.set_serving(false).await;
+        self.health.close().await;
         // New coordinators may take the name from here on; connections that are open stay so.
         listener::remove(&self.socket);
         self.stop.cancel();
