@@ -15,7 +15,7 @@ pub struct RunCommand {
 #[derive(Debug)]
 pub enum InitState {
     Idle,
-    Running { attempt: String, stdin_bytes: u64, stdin_waiting_bytes: u64 },
+    Running { attempt: String },
     Ended { attempt: String },
 }
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct InitExit {
 pub enum LinkError {
     #[error("closed")]
     Closed,
+    #[error("{0}")]
+    Frame(String),
 }
 pub struct InitSender;
 pub struct InitReceiver;
@@ -53,6 +55,12 @@ impl InitSender {
     }
     pub async fn ack(&mut self, stream: OutputStream, offset: u64) -> Result<(), LinkError> {
         Ok(())
+    }
+    pub fn stdin_sent(&self) -> u64 {
+        0
+    }
+    pub fn stdin_room(&self) -> u64 {
+        0
     }
     pub async fn stdin(&mut self, bytes: Bytes) -> Result<(), LinkError> {
         Ok(())

@@ -22,8 +22,8 @@ pub struct Adopted {
     pub(super) link: Link,
 }
 
-/// Looks at all workers of this agent. Those that hold an attempt which is not in the outbox are adopted, all others are
-/// discarded.
+/// Looks at all workers of this agent, and adopts those that hold an attempt which is not in the outbox. All others are to
+/// be swept.
 ///
 /// # Errors
 /// If the workers can't be listed.
@@ -50,14 +50,13 @@ async fn look(
                 return Some(Adopted { attempt, link });
             }
             Ok(link) => {
-                tracing::info!(%worker, state = ?link.state, "a worker without its attempt is removed")
+                tracing::info!(%worker, state = ?link.state, "a worker without its attempt is swept")
             }
-            Err(error) => tracing::warn!(%worker, %error, "a worker that can't be reached is removed"),
+            Err(error) => tracing::warn!(%worker, %error, "a worker that can't be reached is swept"),
         },
-        Some(attempt) => tracing::debug!(%attempt, "its ending is in the outbox: the worker is removed"),
-        None => tracing::info!(%worker, "a worker of no attempt is removed"),
+        Some(attempt) => tracing::debug!(%attempt, "its ending is in the outbox: the worker is swept"),
+        None => tracing::info!(%worker, "a worker of no attempt is swept"),
     }
-    worker::discard(runtime, &worker).await;
     None
 }
 

@@ -24,7 +24,7 @@ use crate::{
     runtime::{Blobs, Runtime},
     supervisor::Input,
 };
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
 use output::{Growing, Sink};
 use run::{Origin, Run};
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};

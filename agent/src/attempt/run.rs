@@ -195,18 +195,22 @@ impl Run {
                 }
                 self.stdin = None;
                 if command.has_stdin {
-                    self.stdin = Some(Feed::begin(&*self.env.stdin, self.attempt, 0, 0));
+                    self.stdin = Some(Feed::begin(&*self.env.stdin, self.attempt, 0));
                 }
-                return Ok(link.sender.run(command).await);
+                return match link.sender.run(command).await {
+                    // The link is good; the command is longer than any kernel takes.
+                    Err(LinkError::Frame(error)) => {
+                        Err(Outcome::CouldNotStart(cut_message(error.to_string())))
+                    }
+                    result => Ok(result),
+                };
             }
-            (InitState::Running { attempt, stdin_bytes, stdin_waiting_bytes }, _)
-                if *attempt == self.attempt.to_string() =>
-            {
+            (InitState::Running { attempt }, _) if *attempt == self.attempt.to_string() => {
                 // What was sent to init and did not arrive is read from the coordinator again.
                 let has_stdin =
                     command.map_or(self.attempt.phase == Phase::Reassemble, |command| command.has_stdin);
-                self.stdin = has_stdin
-                    .then(|| Feed::begin(&*self.env.stdin, self.attempt, *stdin_bytes, *stdin_waiting_bytes));
+                let offset = link.sender.stdin_sent();
+                self.stdin = has_stdin.then(|| Feed::begin(&*self.env.stdin, self.attempt, offset));
                 true
             }
             (InitState::Ended { attempt }, _) => *attempt == self.attempt.to_string(),
@@ -223,8 +227,8 @@ impl Run {
     async fn pump(&mut self, link: &mut Link, heard: &mut bool) -> Pumped {
         let mut killed: Option<Instant> = None;
         loop {
-            let feeds = self.stdin.as_ref().is_some_and(Feed::wants);
-            let stdin = &mut self.stdin;
+            let room = link.sender.stdin_room();
+            let feed = self.stdin.as_mut().filter(|feed| room > 0 && feed.has_more());
             let result = tokio::select! {
                 () = self.kill.cancelled(), if killed.is_none() => {
                     killed = Some(Instant::now() + Duration::from_secs(KILL_WAIT_SECS));
@@ -246,7 +250,7 @@ impl Run {
                     }
                     Err(error) => Err(error),
                 },
-                item = async { match stdin { Some(feed) => feed.next().await, None => StdinItem::End } }, if feeds => {
+                item = next_stdin(feed, room) => {
                     match item {
                         StdinItem::Bytes(bytes) => link.sender.stdin(bytes).await,
                         StdinItem::End => link.sender.close_stdin().await,
@@ -285,12 +289,7 @@ impl Run {
                     return Ok(sender.ack(stream, offset).await);
                 }
             }
-            InitEvent::StdinWritten { bytes } => {
-                if let Some(feed) = &mut self.stdin {
-                    feed.taken(bytes);
-                }
-            }
-            InitEvent::Started | InitEvent::Exited(_) => {}
+            InitEvent::Started | InitEvent::StdinWritten { .. } | InitEvent::Exited(_) => {}
         }
         Ok(Ok(()))
     }
@@ -349,6 +348,13 @@ fn run_command(
         timeout: spec.timeout,
         output_bytes_max: spec.output_bytes_max,
         has_stdin: spec.has_input,
+    }
+}
+
+async fn next_stdin(feed: Option<&mut Feed>, room: u64) -> StdinItem {
+    match feed {
+        Some(feed) => feed.next(room).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,9 +6,6 @@ use futures_util::{StreamExt, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// The most bytes that init is sent beyond what the task has taken, in bytes. Init refuses more than 1 MiB.
-const WINDOW_BYTES: u64 = 512 * 1024;
-
 /// The most bytes in one frame to init, in bytes.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 
@@ -41,20 +38,13 @@ pub(super) struct Feed {
     items: mpsc::Receiver<Result<Bytes, StdinError>>,
     /// Came from the coordinator, and is to be cut into frames.
     rest: Bytes,
-    /// Sent to init, and not taken by the task yet.
-    outstanding: u64,
     ended: bool,
     _reader: AbortOnDropHandle<()>,
 }
 
 impl Feed {
-    /// Begins to read at `offset`; `outstanding` bytes before it are not taken by the task yet.
-    pub(super) fn begin(
-        source: &dyn StdinSource,
-        attempt: AttemptKey,
-        offset: u64,
-        outstanding: u64,
-    ) -> Self {
+    /// Begins to read at `offset`.
+    pub(super) fn begin(source: &dyn StdinSource, attempt: AttemptKey, offset: u64) -> Self {
         let mut stream = source.read(attempt, offset);
         let (sender, items) = mpsc::channel(CHUNKS_MAX);
         let reader = tokio::spawn(async move {
@@ -64,21 +54,16 @@ impl Feed {
                 }
             }
         });
-        Self { items, rest: Bytes::new(), outstanding, ended: false, _reader: AbortOnDropHandle::new(reader) }
+        Self { items, rest: Bytes::new(), ended: false, _reader: AbortOnDropHandle::new(reader) }
     }
 
-    /// Whether init can be sent more.
-    pub(super) const fn wants(&self) -> bool {
-        !self.ended && self.outstanding < WINDOW_BYTES
+    /// Whether there is more to come.
+    pub(super) const fn has_more(&self) -> bool {
+        !self.ended
     }
 
-    /// The task has taken some.
-    pub(super) const fn taken(&mut self, bytes: u64) {
-        self.outstanding = self.outstanding.saturating_sub(bytes);
-    }
-
-    /// The next frame. Cancel-safe.
-    pub(super) async fn next(&mut self) -> StdinItem {
+    /// The next frame, of at most `room` bytes. Cancel-safe.
+    pub(super) async fn next(&mut self, room: u64) -> StdinItem {
         while self.rest.is_empty() {
             match self.items.recv().await {
                 Some(Ok(bytes)) => self.rest = bytes,
@@ -92,9 +77,8 @@ impl Feed {
                 }
             }
         }
-        let frame = self.rest.split_to(self.rest.len().min(FRAME_BYTES_MAX));
-        self.outstanding += frame.len() as u64;
-        StdinItem::Bytes(frame)
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(FRAME_BYTES_MAX);
+        StdinItem::Bytes(self.rest.split_to(self.rest.len().min(room)))
     }
 }
 
@@ -115,31 +99,34 @@ mod tests {
 
     fn feed(chunks: Vec<Result<Bytes, StdinError>>) -> Feed {
         let attempt = AttemptKey { project: 7, phase: Phase::Reassemble, index: 0, attempt: 1 };
-        Feed::begin(&Chunks(chunks), attempt, 3, 0)
+        Feed::begin(&Chunks(chunks), attempt, 3)
     }
 
     #[tokio::test]
-    async fn chunks_are_cut_into_frames_within_the_window() {
-        let chunk = || Ok(Bytes::from(vec![b'x'; 256 * 1024]));
-        let mut feed = feed(vec![chunk(), Ok(Bytes::new()), chunk(), chunk()]);
-        for _ in 0..8 {
-            assert!(feed.wants());
-            assert_eq!(feed.next().await, StdinItem::Bytes(Bytes::from(vec![b'x'; 64 * 1024])));
+    async fn chunks_are_cut_into_frames_that_fit() {
+        let mut feed = feed(vec![
+            Ok(Bytes::from(vec![b'x'; 100_000])),
+            Ok(Bytes::new()),
+            Ok(Bytes::from_static(b"abc")),
+        ]);
+        for (room, expected) in [(u64::MAX, 65_536), (4_464, 4_464), (u64::MAX, 30_000), (2, 2), (2, 1)] {
+            match feed.next(room).await {
+                StdinItem::Bytes(bytes) => assert_eq!(bytes.len(), expected),
+                other => panic!("{other:?}"),
+            }
         }
-        assert!(!feed.wants(), "512 KiB are on their way");
-        feed.taken(1);
-        assert!(feed.wants());
+        assert_eq!(feed.next(1).await, StdinItem::End);
     }
 
     #[tokio::test]
     async fn the_end_and_a_failure_are_told_apart() {
         let mut ends = feed(vec![Ok(Bytes::from_static(b"abc"))]);
-        assert_eq!(ends.next().await, StdinItem::Bytes(Bytes::from_static(b"abc")));
-        assert_eq!(ends.next().await, StdinItem::End);
-        assert!(!ends.wants());
+        assert_eq!(ends.next(9).await, StdinItem::Bytes(Bytes::from_static(b"abc")));
+        assert_eq!(ends.next(9).await, StdinItem::End);
+        assert!(!ends.has_more());
         let gone = StdinError("not found".into());
         let mut fails = feed(vec![Err(gone.clone())]);
-        assert_eq!(fails.next().await, StdinItem::Failed(gone));
-        assert!(!fails.wants());
+        assert_eq!(fails.next(9).await, StdinItem::Failed(gone));
+        assert!(!fails.has_more());
     }
 }
