@@ -252,6 +252,8 @@ impl Core {
                 }
             }
             FromCoordinator::Settled(attempts) => self.forget(&attempts, effects),
+            // Its number was looked at; that was its purpose.
+            FromCoordinator::Heartbeat => {}
             FromCoordinator::Cancel(attempts) => {
                 for attempt in attempts {
                     self.cancel(attempt, effects);

@@ -64,6 +64,8 @@ pub enum FromCoordinator {
     Assign(Vec<Assignment>),
     /// Reports that need not be kept any longer.
     Settled(Vec<AttemptKey>),
+    /// Answers a heartbeat.
+    Heartbeat,
     /// Attempts to kill.
     Cancel(Vec<AttemptKey>),
 }

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 pub struct HelloFacts {
     /// The agent's name.
     pub name: String,
+    /// Made once for the agent's data directory.
+    pub identity: String,
     /// Made anew each time that the process starts.
     pub instance: String,
     /// How many attempts it runs at a time.
@@ -36,6 +38,7 @@ pub fn outgoing(facts: &HelloFacts, seq: u64, message: &ToCoordinator) -> v1::Ag
             protocol_version: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             name: facts.name.clone(),
+            identity: facts.identity.clone(),
             instance: facts.instance.clone(),
             slots: facts.slots,
             runtime: facts.runtime.into(),
@@ -82,6 +85,7 @@ mod tests {
     fn hello_carries_the_facts_and_the_cores_part() {
         let facts = HelloFacts {
             name: "host".into(),
+            identity: "d1".into(),
             instance: "i1".into(),
             slots: 3,
             runtime: "docker",

@@ -1,0 +1,1 @@
+//! The outputs over a real directory.

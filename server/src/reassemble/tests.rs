@@ -1,0 +1,1 @@
+//! Reassembly over a real store and a real directory.

@@ -1,0 +1,145 @@
+//! The tables, as numbered migrations: `PRAGMA user_version` says how many were applied.
+
+use crate::store::StoreError;
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Each entry takes a database from the version of its place to the next. Never change one that was released: add one.
+const MIGRATIONS: &[&str] = &[INITIAL];
+
+/// - `projects.state` 0 is a submission that is not complete; readers never see it. Numbers are never reused, because
+///   bulk bytes are keyed by them.
+/// - `progress` stands apart from `projects` so that a record does not rewrite the project's document.
+/// - `tasks` has a row only for a task that was claimed; `tasks_open` holds those that have not ended, and stays small.
+/// - `attempts.seq` is the order of recording, and never reused. The blobs come last, so that rows can be listed without
+///   reading them.
+const INITIAL: &str = "
+CREATE TABLE meta (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch INTEGER NOT NULL
+) STRICT;
+INSERT INTO meta (one, epoch) VALUES (1, 0);
+
+CREATE TABLE projects (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    state          INTEGER NOT NULL,
+    submission_key TEXT UNIQUE,
+    name           TEXT NOT NULL DEFAULT '',
+    generation     INTEGER NOT NULL DEFAULT 1,
+    tasks          INTEGER NOT NULL DEFAULT 0,
+    created_millis INTEGER NOT NULL,
+    ended_millis   INTEGER,
+    message        TEXT NOT NULL DEFAULT '',
+    spec           TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX projects_by_name ON projects (name, id) WHERE state > 0;
+CREATE INDEX projects_active ON projects (id) WHERE state BETWEEN 0 AND 3;
+
+CREATE TABLE progress (
+    project   INTEGER PRIMARY KEY,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE items (
+    project  INTEGER NOT NULL,
+    idx      INTEGER NOT NULL,
+    text     TEXT NOT NULL,
+    args     TEXT,
+    resource TEXT,
+    PRIMARY KEY (project, idx)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tasks (
+    project  INTEGER NOT NULL,
+    phase    INTEGER NOT NULL,
+    idx      INTEGER NOT NULL,
+    state    INTEGER NOT NULL,
+    attempt  INTEGER NOT NULL,
+    agent    INTEGER NOT NULL,
+    failures INTEGER NOT NULL DEFAULT 0,
+    crashes  INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (project, phase, idx)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tasks_open ON tasks (project, state, phase, idx) WHERE state <= 1;
+
+CREATE TABLE attempts (
+    seq           INTEGER PRIMARY KEY AUTOINCREMENT,
+    project       INTEGER NOT NULL,
+    phase         INTEGER NOT NULL,
+    idx           INTEGER NOT NULL,
+    attempt       INTEGER NOT NULL,
+    agent         INTEGER NOT NULL,
+    outcome       INTEGER NOT NULL,
+    code          INTEGER NOT NULL,
+    recorded      INTEGER NOT NULL,
+    wall_micros   INTEGER NOT NULL,
+    user_micros   INTEGER NOT NULL,
+    system_micros INTEGER NOT NULL,
+    peak_bytes    INTEGER NOT NULL,
+    ended_millis  INTEGER NOT NULL,
+    stdout_length INTEGER NOT NULL,
+    stderr_length INTEGER NOT NULL,
+    message       TEXT NOT NULL,
+    stdout_sha256 BLOB,
+    stderr_sha256 BLOB,
+    stdout        BLOB,
+    stderr        BLOB,
+    UNIQUE (project, phase, idx, attempt)
+) STRICT;
+CREATE INDEX attempts_by_project ON attempts (project, seq);
+
+CREATE TABLE agents (
+    id    INTEGER PRIMARY KEY,
+    name  TEXT NOT NULL UNIQUE,
+    epoch INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE results (
+    project    INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    length     INTEGER NOT NULL,
+    sha256     BLOB,
+    bytes      BLOB,
+    PRIMARY KEY (project, generation)
+) STRICT;
+";
+
+/// Brings a database to the version that this program knows, all or nothing.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len() as u32;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    if found < known {
+        for migration in MIGRATIONS.iter().skip(found as usize) {
+            transaction.execute_batch(migration)?;
+        }
+        transaction.pragma_update(None, "user_version", known)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_run_changes_nothing_and_a_newer_version_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        connection.execute("UPDATE meta SET epoch = 7", []).unwrap();
+        migrate(&mut connection).unwrap();
+        let epoch: u32 = connection.query_row("SELECT epoch FROM meta", [], |row| row.get(0)).unwrap();
+        assert_eq!(epoch, 7);
+
+        let newer = MIGRATIONS.len() as u32 + 1;
+        connection.pragma_update(None, "user_version", newer).unwrap();
+        let refused = migrate(&mut connection).unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Newer { found, known } if found == newer && known == newer - 1)
+        );
+    }
+}
