@@ -6,8 +6,8 @@
 pub mod sqlite;
 
 use crate::domain::{
-    AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Item, Outcome, Output, Phase, Project, ProjectId,
-    ProjectSpec, ProjectState, Report, SessionEpoch, TaskCounts, TaskKey, Usage,
+    AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Item, Outcome, Output, Phase, Project,
+    ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch, TaskCounts, TaskKey, Usage,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -302,7 +302,12 @@ pub trait Store: Send + Sync + 'static {
     async fn abandon_submission(&self, project: ProjectId) -> Result<(), StoreError>;
 
     /// Keeps the project's own result, made by a built-in reassembly, in place of any earlier one.
-    async fn put_result(&self, project: ProjectId, generation: Generation, result: Output) -> Result<(), StoreError>;
+    async fn put_result(
+        &self,
+        project: ProjectId,
+        generation: Generation,
+        result: Output,
+    ) -> Result<(), StoreError>;
 
     /// The project's own result.
     async fn result(&self, project: ProjectId, generation: Generation) -> Result<Option<Output>, StoreError>;
@@ -328,7 +333,12 @@ pub trait Store: Send + Sync + 'static {
     async fn attempts(&self, task: TaskKey) -> Result<Vec<AttemptRow>, StoreError>;
 
     /// Ended attempts of a project, in the order of recording, after a place in that order.
-    async fn attempts_after(&self, project: ProjectId, seq: u64, limit: u32) -> Result<Vec<AttemptRow>, StoreError>;
+    async fn attempts_after(
+        &self,
+        project: ProjectId,
+        seq: u64,
+        limit: u32,
+    ) -> Result<Vec<AttemptRow>, StoreError>;
 
     /// Recorded results of one phase, in index order, from `first` on, ending before the first task that has none. At
     /// most `limit` rows, and no more once 1 MiB of inline bytes is reached.
