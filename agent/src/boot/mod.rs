@@ -165,6 +165,7 @@ impl Agent {
         let slots = slots.unwrap_or_else(host::processors).max(1);
         let facts = HelloFacts {
             name: name.unwrap_or_else(host::name),
+            identity: id.clone(),
             instance: identity::instance()?,
             slots,
             runtime: runtime_name(runtime.kind()),
