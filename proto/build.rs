@@ -5,8 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["common", "projects", "agents", "admin", "session"]
-        .map(|name| format!("piecework/v1/{name}.proto"));
+    let files =
+        ["common", "projects", "agents", "admin", "session"].map(|name| format!("piecework/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=piecework");
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

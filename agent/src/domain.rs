@@ -1,7 +1,9 @@
 //! Plain types that every other module of the agent speaks in.
 
 use bytes::Bytes;
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, sync::Arc, time::Duration,
+};
 
 /// Which part of a project a task belongs to. To the agent it is only a part of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +38,44 @@ impl fmt::Display for AttemptKey {
             Phase::Reassemble => "reassemble",
         };
         write!(f, "{}-{phase}-{}-{}", self.project, self.index, self.attempt)
+    }
+}
+
+impl AttemptKey {
+    /// All attempts of the same task.
+    #[must_use]
+    pub const fn task_range(self) -> RangeInclusive<Self> {
+        Self { attempt: 0, ..self }..=Self { attempt: u32::MAX, ..self }
+    }
+}
+
+/// The text is no attempt's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` does not name an attempt")]
+pub struct NotAnAttempt(pub String);
+
+/// Reads what `Display` writes, and nothing else.
+impl FromStr for AttemptKey {
+    type Err = NotAnAttempt;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || NotAnAttempt(text.to_owned());
+        let [project, phase, index, attempt] =
+            text.split('-').collect::<Vec<_>>().try_into().map_err(|_| wrong())?;
+        let phase = match phase {
+            "split" => Phase::Split,
+            "task" => Phase::Task,
+            "reassemble" => Phase::Reassemble,
+            _ => return Err(wrong()),
+        };
+        let key = Self {
+            project: project.parse().map_err(|_| wrong())?,
+            phase,
+            index: index.parse().map_err(|_| wrong())?,
+            attempt: attempt.parse().map_err(|_| wrong())?,
+        };
+        // `+7` and `007` parse, but would be a second name for the same attempt.
+        if key.to_string() == text { Ok(key) } else { Err(wrong()) }
     }
 }
 
@@ -188,4 +228,22 @@ pub struct ImageFile {
     pub mode: u32,
     /// Length in bytes.
     pub length: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_read_back_from_its_name() {
+        for phase in [Phase::Split, Phase::Task, Phase::Reassemble] {
+            let key = AttemptKey { project: u64::MAX, phase, index: 12, attempt: 2 };
+            assert_eq!(key.to_string().parse(), Ok(key));
+        }
+        for text in
+            ["", "7-task-12", "7-task-12-2-1", "7-other-12-2", "+7-task-12-2", "7-task-012-2", "7-task--2"]
+        {
+            assert_eq!(text.parse::<AttemptKey>(), Err(NotAnAttempt(text.into())));
+        }
+    }
 }

@@ -1,7 +1,12 @@
 //! The protocol of Piecework: the schema under `piecework/v1/`, the code generated from it, and the protocol's version.
 
 /// Version 1 of the schema.
-#[expect(missing_docs, unused_qualifications, clippy::all, reason = "generated code")]
+#[expect(
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::large_enum_variant,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("piecework.v1");
 }

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod broker;
+pub mod config;
 pub mod coordinator;
 pub mod domain;
 pub mod driver;
@@ -10,7 +11,8 @@ pub mod plan;
 pub mod reassemble;
 pub mod service;
 pub mod store;
+pub mod telemetry;
 pub mod watch;
 pub mod wire;
 
-pub use boot::{Server, ServerConfig, StartError};
+pub use boot::{LEASE_DEFAULT, SOCKET_NAME, Server, ServerConfig, StartError};

@@ -32,6 +32,14 @@ pub enum Input {
         /// Why not; empty if it can.
         not_ready: String,
     },
+    /// The last effects' `persist` and `forget` could not be committed, and none of their `sends` was made. The shell
+    /// keeps all but the sends and performs it once the commit succeeds.
+    OutboxFailed {
+        /// Why, for people.
+        why: String,
+    },
+    /// Everything that could not be committed is committed now.
+    OutboxWorks,
     /// The agent is to stop: what runs is killed and handed back.
     Stop,
     /// Time has passed. Sent after all inputs that waited were handled.
@@ -56,6 +64,8 @@ pub enum FromCoordinator {
     Assign(Vec<Assignment>),
     /// Reports that need not be kept any longer.
     Settled(Vec<AttemptKey>),
+    /// Answers a heartbeat.
+    Heartbeat,
     /// Attempts to kill.
     Cancel(Vec<AttemptKey>),
 }

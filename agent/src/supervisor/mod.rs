@@ -1,7 +1,16 @@
 //! The agent's core: a state machine without I/O, clock or async, and the driver that owns it.
 
+mod core;
+pub mod driver;
 mod effects;
+mod held;
 mod input;
+mod link;
+mod planted;
+mod unrecorded;
 
+pub use self::core::{Core, CoreConfig};
 pub use effects::{Effects, ToCoordinator};
 pub use input::{ConnectionId, FromCoordinator, Input};
+pub use planted::{Planted, PlantedBug};
+pub use unrecorded::{OUTBOX_INLINE_BYTES_MAX, OUTBOX_REPORTS_MAX, OUTBOX_SPOOLED_BYTES_MAX};

@@ -90,6 +90,8 @@ pub struct NewProject {
 pub struct Hello {
     /// Its name.
     pub name: String,
+    /// Made once for its data directory, which one process at a time can hold.
+    pub identity: String,
     /// Made anew each time that its process starts.
     pub instance: String,
     /// Its version, for people.

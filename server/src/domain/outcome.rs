@@ -50,7 +50,9 @@ impl Outcome {
     pub const fn class(&self) -> OutcomeClass {
         match self {
             Self::Exited(0) => OutcomeClass::Success,
-            Self::Exited(_) | Self::Signaled(_) | Self::TimedOut | Self::OutOfMemory => OutcomeClass::TaskFailure,
+            Self::Exited(_) | Self::Signaled(_) | Self::TimedOut | Self::OutOfMemory => {
+                OutcomeClass::TaskFailure
+            }
             Self::CouldNotStart(_) | Self::ImageUnavailable(_) | Self::OutputLimit => OutcomeClass::Hopeless,
             Self::WorkerLost(_) | Self::EngineLost(_) | Self::LeaseLost => OutcomeClass::Loss,
             Self::Cancelled => OutcomeClass::Cancelled,

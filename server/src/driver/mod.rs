@@ -1,132 +1,325 @@
-//! The driver: the one task that owns the coordinator's core. It takes all inputs that wait, handles them, commits the
-//! writes as one transaction, and only then performs the other effects.
+//! The driver: the one task that owns the coordinator's core.
+//!
+//! ```text
+//!  commands ─▶ take all that wait ─▶ turn (core, broker) ─▶ commit, one transaction ─▶ send, answer, notify, start jobs
+//!                     ▲                                          │ failed
+//!                     └──── fold the core back from the store ◀──┘ (sessions are closed; agents dial again)
+//! ```
+//!
+//! One task alone mutates, so that the core needs no lock and its order of things is the store's. While a commit waits for
+//! the disk, commands gather, and the next transaction takes them all: durability costs one fsync a batch.
+
+mod changes;
+mod command;
+mod handle;
+mod turn;
+
+pub use handle::{Assigned, DriverError, Handle, Outgoing, SessionReceiver, SessionSender};
+pub use turn::turn;
 
 use crate::{
-    coordinator::{AgentView, FromAgent, Hello, NewProject, ToAgent},
+    broker::{Broker, Embedded},
+    coordinator::{Coordinator, Effects, Input, Job, Limits, SessionId, ToAgent},
     domain::{AttemptKey, CoordinatorEpoch, Item, ProjectId, ProjectSpec},
+    store::{Store, StoreError, Write},
 };
-use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use async_trait::async_trait;
+use changes::Changes;
+use command::{Command, Waiters};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::timeout_at,
+};
 
-/// Why the driver did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum DriverError {
-    /// The commit failed. What was asked may have been done or not; ask again under the same idempotency key.
-    #[error("the store failed, and the coordinator is recovering: try again")]
-    Recovering,
-    /// The coordinator has stopped.
-    #[error("the coordinator is stopping")]
-    Stopped,
+/// How many commands may wait for the driver; whoever sends more waits.
+const COMMANDS_MAX: usize = 4096;
+/// How many commands one turn takes at the most.
+const TURN_COMMANDS_MAX: usize = 1024;
+/// How many jobs run at a time; others wait.
+const JOBS_MAX: usize = 4;
+/// How long to wait before a failed store is asked again.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+/// How often leases are looked at, at the least; more often for short leases.
+const TICK_MAX: Duration = Duration::from_millis(500);
+/// And not more often than this.
+const TICK_MIN: Duration = Duration::from_millis(10);
+
+/// Work that is too long for a turn. Safe to start again after a crash.
+#[async_trait]
+pub trait Jobs: Send + Sync + 'static {
+    /// Turns the split task's output into items; returns how many, or what is wrong, in words for the user.
+    async fn split(&self, project: ProjectId) -> Result<u32, String>;
+
+    /// Makes the result of a project that reassembles by a built-in way.
+    async fn reassemble(&self, project: ProjectId) -> Result<(), String>;
 }
 
-/// How everybody else reaches the driver. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
+/// The running driver.
+#[derive(Debug)]
+pub struct Running {
+    task: JoinHandle<String>,
+}
+
+impl Running {
+    /// Waits until the driver can't go on, and says why.
+    pub async fn failed(&mut self) -> String {
+        match (&mut self.task).await {
+            Ok(why) => why,
+            Err(error) => format!("the driver crashed: {error}"),
+        }
+    }
+
+    /// Stops it. What was answered is durable.
+    pub fn stop(&self) {
+        self.task.abort();
+    }
+}
+
+/// Starts the driver in the reign of `epoch`.
+pub fn start(
+    store: Arc<dyn Store>,
+    jobs: Arc<dyn Jobs>,
     epoch: CoordinatorEpoch,
+    limits: Limits,
+) -> (Handle, Running) {
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let changes = Changes::default();
+    let handle = Handle {
+        epoch,
+        commands: sender.clone(),
+        changes: changes.clone(),
+        sessions: Arc::new(AtomicU64::new(1)),
+    };
+    let driver = Driver {
+        store,
+        jobs,
+        jobs_running: Arc::new(Semaphore::new(JOBS_MAX)),
+        epoch,
+        limits,
+        commands,
+        // Weak: when the last handle is gone, the driver ends.
+        sender: sender.downgrade(),
+        changes,
+        waiters: Waiters::default(),
+        sessions: BTreeMap::new(),
+        specs: HashMap::new(),
+        started: Instant::now(),
+    };
+    (handle, Running { task: tokio::spawn(driver.run()) })
 }
 
-impl Handle {
-    /// The epoch of this coordinator.
-    #[must_use]
-    pub fn epoch(&self) -> CoordinatorEpoch {
-        self.epoch
+struct Driver {
+    store: Arc<dyn Store>,
+    jobs: Arc<dyn Jobs>,
+    jobs_running: Arc<Semaphore>,
+    epoch: CoordinatorEpoch,
+    limits: Limits,
+    commands: mpsc::Receiver<Command>,
+    sender: mpsc::WeakSender<Command>,
+    changes: Changes,
+    waiters: Waiters,
+    sessions: BTreeMap<SessionId, mpsc::Sender<Outgoing>>,
+    /// The active projects' documents, for assignments.
+    specs: HashMap<ProjectId, Arc<ProjectSpec>>,
+    started: Instant,
+}
+
+/// When to look at the leases: once the time has come *and* every command that waited then was handled, so that whoever was
+/// heard in time is heard before its lease ends, and a busy queue can't put it off for ever.
+struct Ticks {
+    period: Duration,
+    next: tokio::time::Instant,
+    /// How many commands that waited when the time came are not handled yet.
+    waiting: Option<usize>,
+}
+
+impl Ticks {
+    fn new(period: Duration) -> Self {
+        Self { period, next: tokio::time::Instant::now() + period, waiting: None }
     }
 
-    /// Makes a complete submission a project; returns once it is durable.
-    ///
-    /// # Errors
-    /// If it may not be durable.
-    pub async fn submit(&self, project: NewProject) -> Result<(), DriverError> {
-        let _ = project;
-        unimplemented!()
-    }
-
-    /// Cancels a project; false if it is not active.
-    ///
-    /// # Errors
-    /// If that may not be durable.
-    pub async fn cancel(&self, project: ProjectId) -> Result<bool, DriverError> {
-        let _ = project;
-        unimplemented!()
-    }
-
-    /// The agents, by name.
-    ///
-    /// # Errors
-    /// If the coordinator is stopping.
-    pub async fn agents(&self) -> Result<Vec<AgentView>, DriverError> {
-        unimplemented!()
-    }
-
-    /// Opens a session for an agent that said Hello. The first outgoing message is Welcome (or the stream ends with a
-    /// refusal).
-    ///
-    /// # Errors
-    /// If the coordinator is stopping.
-    pub async fn open_session(&self, hello: Hello) -> Result<(SessionSender, SessionReceiver), DriverError> {
-        let _ = hello;
-        unimplemented!()
-    }
-
-    /// Changes whenever a reader of this project could see something new in the store. Subscribe, then read the store, then
-    /// wait for a change, then read again.
-    #[must_use]
-    pub fn changes(&self, project: ProjectId) -> watch::Receiver<u64> {
-        let _ = project;
-        unimplemented!()
+    /// Notes that some commands were taken and others still wait; says whether this turn ends with a tick.
+    fn take(&mut self, taken: usize, still_waiting: usize) -> bool {
+        let now = tokio::time::Instant::now();
+        let waiting = match self.waiting {
+            Some(waiting) => waiting.saturating_sub(taken),
+            None if now >= self.next => still_waiting,
+            None => return false,
+        };
+        self.waiting = (waiting > 0).then_some(waiting);
+        if waiting == 0 {
+            self.next = now + self.period;
+        }
+        waiting == 0
     }
 }
 
-/// The agent's side of a session, into the driver. Dropping it closes the session.
-#[derive(Debug)]
-pub struct SessionSender {}
+/// Why a reign over one folded core ended.
+enum End {
+    /// The commit failed: fold back.
+    Fold,
+    /// There is no going on.
+    Stop(String),
+}
 
-impl SessionSender {
-    /// Passes a message on; waits while the driver's queue is full.
-    ///
-    /// # Errors
-    /// If the coordinator is stopping.
-    pub async fn send(&self, seq: u64, message: FromAgent) -> Result<(), DriverError> {
-        let _ = (seq, message);
-        unimplemented!()
+impl Driver {
+    async fn run(mut self) -> String {
+        loop {
+            let snapshot = match self.store.load().await {
+                Ok(snapshot) => snapshot,
+                Err(error @ (StoreError::Closed | StoreError::Damaged(_))) => return error.to_string(),
+                Err(error) => {
+                    tracing::error!(%error, "the store can't be read; trying again");
+                    tokio::time::sleep(RECOVERY_PAUSE).await;
+                    continue;
+                }
+            };
+            self.specs = snapshot.projects.iter().map(|project| (project.id, project.spec.clone())).collect();
+            let (core, fx) =
+                Coordinator::fold(self.epoch, snapshot, self.limits.clone(), self.started.elapsed());
+            self.perform(fx, Vec::new());
+            self.changes.notify_all();
+            match self.reign(core, Embedded::default()).await {
+                End::Stop(why) => return why,
+                End::Fold => {
+                    for (_, sender) in std::mem::take(&mut self.sessions) {
+                        // If the stream's buffer is full, its end says enough.
+                        let _ = sender.try_send(Outgoing::Close("the coordinator is recovering".to_owned()));
+                    }
+                    self.waiters.refuse_all(DriverError::Recovering);
+                    tokio::time::sleep(RECOVERY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes turns until one fails.
+    async fn reign(&mut self, mut core: Coordinator, mut broker: Embedded) -> End {
+        let mut ticks = Ticks::new((self.limits.lease / 10).clamp(TICK_MIN, TICK_MAX));
+        let mut commands = Vec::with_capacity(TURN_COMMANDS_MAX);
+        loop {
+            let taken = self.commands.recv_many(&mut commands, TURN_COMMANDS_MAX);
+            let taken = match timeout_at(ticks.next, taken).await {
+                Ok(0) => return End::Stop("every handle is gone".to_owned()),
+                Ok(taken) => taken,
+                Err(_) => 0,
+            };
+            let ticked = ticks.take(taken, self.commands.len());
+            let mut inputs: Vec<_> = commands
+                .drain(..)
+                .map(|command| command.into_input(&mut self.waiters, &mut self.sessions))
+                .collect();
+            if ticked {
+                inputs.push(Input::Tick);
+            }
+            for input in &inputs {
+                if let Input::Submit { project, .. } = input {
+                    self.specs.insert(project.id, project.spec.clone());
+                }
+            }
+            let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
+            let writes = std::mem::take(&mut fx.writes);
+            let ended: Vec<_> = writes.iter().filter_map(ended_project).collect();
+            let items = if writes.is_empty() {
+                Vec::new()
+            } else {
+                match self.store.commit(self.epoch, writes).await {
+                    Ok(committed) => committed.items,
+                    Err(error @ (StoreError::Fenced { .. } | StoreError::Closed)) => {
+                        self.waiters.refuse_all(DriverError::Stopped);
+                        return End::Stop(error.to_string());
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a commit failed; folding back from the store");
+                        return End::Fold;
+                    }
+                }
+            };
+            broker.ack(&fx.acks);
+            self.perform(fx, items);
+            for project in ended {
+                self.specs.remove(&project);
+            }
+        }
+    }
+
+    /// Performs what may happen after the commit.
+    fn perform(&mut self, fx: Effects, items: Vec<(AttemptKey, Item)>) {
+        let mut items: HashMap<_, _> = items.into_iter().collect();
+        for (session, message) in fx.sends {
+            let outgoing = match message {
+                ToAgent::Assign(attempts) => Outgoing::Assign(
+                    attempts
+                        .into_iter()
+                        .filter_map(|attempt| {
+                            let spec = self.specs.get(&attempt.task.project)?.clone();
+                            Some(Assigned { attempt, spec, item: items.remove(&attempt) })
+                        })
+                        .collect(),
+                ),
+                message => Outgoing::Message(message),
+            };
+            self.send(session, outgoing);
+        }
+        for (session, why) in fx.closes {
+            tracing::warn!(session = session.0, why, "session closed");
+            self.send(session, Outgoing::Close(why));
+            self.sessions.remove(&session);
+        }
+        for (id, reply) in fx.replies {
+            self.waiters.answer(id, reply);
+        }
+        self.changes.notify(&fx.changed);
+        for job in fx.jobs {
+            self.start_job(job);
+        }
+    }
+
+    /// A session whose buffer is full is dropped: the stream ends, and the agent dials again.
+    fn send(&mut self, session: SessionId, outgoing: Outgoing) {
+        let Some(sender) = self.sessions.get(&session) else { return };
+        if sender.try_send(outgoing).is_err() {
+            tracing::warn!(
+                session = session.0,
+                "an agent reads too slowly, or is gone: its session is closed"
+            );
+            self.sessions.remove(&session);
+            if let Some(commands) = self.sender.upgrade() {
+                // Not in this turn: the core hears of it like of any stream that ended.
+                tokio::spawn(async move {
+                    commands.send(Command::Input(Input::SessionClosed { session })).await.is_ok()
+                });
+            }
+        }
+    }
+
+    fn start_job(&self, job: Job) {
+        let Some(commands) = self.sender.upgrade() else { return };
+        let (jobs, running) = (self.jobs.clone(), self.jobs_running.clone());
+        tokio::spawn(async move {
+            let Ok(_running) = running.acquire().await else { return };
+            let done = match job {
+                Job::Split(project) => Input::SplitDone { project, items: jobs.split(project).await },
+                Job::Reassemble(project) => {
+                    Input::ReassembleDone { project, result: jobs.reassemble(project).await }
+                }
+            };
+            // If the driver has stopped, the next coordinator starts the job again.
+            let _ = commands.send(Command::Input(done)).await;
+        });
     }
 }
 
-/// The coordinator's side of a session, out of the driver. Ends when the session is closed.
-#[derive(Debug)]
-pub struct SessionReceiver {
-    /// Messages with their numbers, and at the end perhaps the reason for closing.
-    pub messages: mpsc::Receiver<Outgoing>,
-}
-
-/// What goes out of a session.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// A message other than `ToAgent::Assign`.
-    Message {
-        /// Its number within the session, from 1.
-        seq: u64,
-        /// What it says.
-        message: ToAgent,
-    },
-    /// Attempts to run.
-    Assign {
-        /// The message's number.
-        seq: u64,
-        /// The attempts.
-        attempts: Vec<Assigned>,
-    },
-    /// The session is closed, and why.
-    Close(String),
-}
-
-/// One attempt to run, with all that its command is made from.
-#[derive(Clone, Debug)]
-pub struct Assigned {
-    /// Which.
-    pub attempt: AttemptKey,
-    /// Its project.
-    pub spec: Arc<ProjectSpec>,
-    /// Its item, if it is in the store; a range or a matrix makes it from the index.
-    pub item: Option<Item>,
+/// The project that a write ends, if it does.
+fn ended_project(write: &Write) -> Option<ProjectId> {
+    match write {
+        Write::MoveProject { project, state, .. } if state.is_ended() => Some(*project),
+        _ => None,
+    }
 }

@@ -1,1 +1,94 @@
 //! The gRPC services: thin; each call parses, asks, and answers.
+
+mod admin;
+mod agents;
+mod context;
+mod limits;
+mod projects;
+mod session;
+mod status;
+
+pub use context::Context;
+
+use admin::AdminService;
+use agents::AgentsService;
+use piecework_proto::{
+    DESCRIPTORS, MESSAGE_BYTES_MAX,
+    v1::{
+        admin_server::AdminServer, agent_session_server::AgentSessionServer, agents_server::AgentsServer,
+        projects_server::ProjectsServer,
+    },
+};
+use projects::ProjectsService;
+use session::AgentSessionService;
+use tonic::{
+    server::NamedService,
+    service::Routes,
+    transport::{Server, server::Router},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+/// The names under which health is asked for; the empty one stands for the whole coordinator.
+const HEALTH_NAMES: [&str; 5] = [
+    "",
+    ProjectsServer::<ProjectsService>::NAME,
+    AgentsServer::<AgentsService>::NAME,
+    AdminServer::<AdminService>::NAME,
+    AgentSessionServer::<AgentSessionService>::NAME,
+];
+
+/// Says whether the coordinator serves.
+#[derive(Clone, Debug)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Tells everybody who watches.
+    pub async fn set_serving(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in HEALTH_NAMES {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+
+    /// Tells everybody who watches that it serves no longer, and ends their streams.
+    pub async fn close(&mut self) {
+        self.set_serving(false).await;
+        for name in HEALTH_NAMES {
+            self.0.clear_service_status(name).await;
+        }
+    }
+}
+
+/// All services of a coordinator, ready to be served; not yet serving by their health.
+///
+/// # Errors
+/// If the compiled-in schema can't be read back.
+pub fn router(context: &Context) -> Result<(Router, Health), tonic_reflection::server::Error> {
+    macro_rules! limited {
+        ($server:expr) => {
+            $server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+        };
+    }
+    let schema = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reporter = HealthReporter::new();
+    let health = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+    let mut routes = Routes::builder();
+    routes
+        .add_service(limited!(ProjectsServer::new(ProjectsService::new(context.clone()))))
+        .add_service(limited!(AgentsServer::new(AgentsService::new(context.clone()))))
+        .add_service(limited!(AdminServer::new(AdminService::new(context.clone()))))
+        .add_service(limited!(AgentSessionServer::new(AgentSessionService::new(context.clone()))))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        .add_service(schema().build_v1()?)
+        .add_service(schema().build_v1alpha()?);
+    let router = Server::builder()
+        .max_concurrent_streams(limits::STREAMS_MAX)
+        .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_WAIT))
+        .add_routes(routes.routes());
+    Ok((router, Health(reporter)))
+}

@@ -1,0 +1,91 @@
+"""A foreign client, which knows nothing but the server's Unix socket: what grpcurl would see.
+
+Usage: grpc_smoke.py SOCKET. Lists the services over both versions of reflection, reads a message's fields from the schema
+it is sent, asks for the health, and calls one method with it.
+"""
+
+import sys
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2 as wire
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+TIMEOUT_SECS = 10
+SERVICES = {f"piecework.v1.{name}" for name in ("Admin", "Agents", "AgentSession", "Projects")}
+# The messages of v1 and v1alpha are the same on the wire; only the service's name differs.
+VERSIONS = ("v1", "v1alpha")
+
+
+def reflect(channel, version, request):
+    """One question to the reflection service of this version."""
+    call = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=wire.ServerReflectionRequest.SerializeToString,
+        response_deserializer=wire.ServerReflectionResponse.FromString,
+    )
+    return next(call(iter([request]), timeout=TIMEOUT_SECS))
+
+
+def check_reflection(channel):
+    """Every service is listed, and its schema is sent."""
+    for version in VERSIONS:
+        answer = reflect(channel, version, wire.ServerReflectionRequest(list_services=""))
+        listed = {service.name for service in answer.list_services_response.service}
+        missing = SERVICES - listed
+        assert not missing, f"{version} lists no {missing}, only {listed}"
+        symbol = wire.ServerReflectionRequest(file_containing_symbol="piecework.v1.Projects")
+        files = reflect(channel, version, symbol).file_descriptor_response.file_descriptor_proto
+        assert files, f"{version} sends no schema of piecework.v1.Projects"
+        print(f"reflection {version}: {', '.join(sorted(listed))}")
+
+
+def check_health(channel):
+    """The server as a whole is serving."""
+    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECS)
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    assert status == "SERVING", f"health is {status}"
+    print(f"health: {status}")
+
+
+def check_call(channel):
+    """A method can be called with what reflection says of it, and a fault has the fitting code."""
+    pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+
+    def call(service, method, **fields):
+        described = pool.FindServiceByName(f"piecework.v1.{service}").FindMethodByName(method)
+        request = message_factory.GetMessageClass(described.input_type)(**fields)
+        answer = message_factory.GetMessageClass(described.output_type)
+        stub = channel.unary_unary(
+            f"/piecework.v1.{service}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=answer.FromString,
+        )
+        return stub(request, timeout=TIMEOUT_SECS)
+
+    info = call("Admin", "GetServerInfo")
+    assert info.version and info.coordinator_epoch > 0, info
+    print(f"Admin.GetServerInfo: version {info.version}, coordinator epoch {info.coordinator_epoch}")
+    try:
+        call("Projects", "Get", project="999999")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.NOT_FOUND, error
+        print(f"Projects.Get of an unknown project: {error.code().name}: {error.details()}")
+    else:
+        raise AssertionError("a project that never was is found")
+
+
+def main():
+    # grpcio would send the socket's path as the authority, which HTTP/2 servers in Rust refuse as malformed.
+    options = [("grpc.default_authority", "localhost")]
+    with grpc.insecure_channel(f"unix://{sys.argv[1]}", options=options) as channel:
+        grpc.channel_ready_future(channel).result(timeout=TIMEOUT_SECS)
+        check_reflection(channel)
+        check_health(channel)
+        check_call(channel)
+
+
+main()

@@ -1,0 +1,459 @@
+//! The agent's core. A state machine: what happened goes in, what is to be done comes out.
+//!
+//! The life of an attempt, as the core sees it:
+//!
+//! ```text
+//!  Assign ─▶ queued ─▶ running ─▶ Ended ─▶ in the outbox ─▶ uploaded ─▶ reported ─▶ Settled ─▶ forgotten
+//!              │          │ kill            (persisted, then              └──◀── again in each session
+//!              │          └────────────▶     released by init)
+//!              ├─▶ cancelled before it started: straight into the outbox, with an empty report
+//!              └─▶ handed back (the agent stops, or can't make workers): no report, Returned
+//! ```
+//!
+//! What makes it safe: an ending is in the outbox before init may forget it and before anybody hears of it, and stays
+//! there until the coordinator says that it is settled. Hello tells all that is held, so that the two sides agree after
+//! any loss. Only the newest connection counts, its messages are numbered, and nothing is done on it before Welcome.
+//!
+//! The core asserts what it alone decides, and never trusts what comes in: no input can make it panic.
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    ConnectionId, Effects, FromCoordinator, Input, Planted, PlantedBug, ToCoordinator,
+    held::{Ending, Held, Kill},
+    link::{Credits, Link, Number},
+    unrecorded::Unrecorded,
+};
+use crate::domain::{Assignment, AttemptKey, Outcome, Output, Report, Usage};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// How long a stop waits for what runs to end, in seconds.
+const STOP_WAIT_SECS: u64 = 20;
+
+/// How long a stop waits for a coordinator to hand attempts back to, in seconds.
+const STOP_UNHEARD_WAIT_SECS: u64 = 2;
+
+/// What a core is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreConfig {
+    /// How many attempts run at a time.
+    pub slots: u32,
+    /// Bugs that a test wants in it.
+    pub planted: Planted,
+}
+
+impl CoreConfig {
+    /// Without bugs.
+    #[must_use]
+    pub fn new(slots: u32) -> Self {
+        Self { slots, planted: Planted::default() }
+    }
+
+    /// How many attempts the coordinator is asked for: the slots. A backlog would be added here.
+    const fn attempts_max(self) -> u32 {
+        self.slots
+    }
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    config: CoreConfig,
+    held: Held,
+    unrecorded: Unrecorded,
+    /// The newest connection, while it is open.
+    link: Option<Link>,
+    newest: Option<ConnectionId>,
+    coordinator_epoch: u64,
+    session_epoch: u64,
+    /// Why the runtime can't make workers; empty if it can.
+    runtime_not_ready: String,
+    /// Why the outbox can't be written; empty if it can.
+    outbox_failing: String,
+    /// When the stop began.
+    stopping_since: Option<Duration>,
+    /// Only for [`PlantedBug::ReportBeforePersist`].
+    persist_late: Vec<Report>,
+}
+
+impl Core {
+    /// A core that has adopted these live attempts, and found these endings in its outbox, in the order of ending.
+    #[must_use]
+    pub fn new(config: CoreConfig, adopted: Vec<AttemptKey>, outbox: Vec<Report>) -> Self {
+        let mut unrecorded = Unrecorded::default();
+        for report in outbox {
+            unrecorded.add(report);
+        }
+        let live = adopted.into_iter().filter(|attempt| !unrecorded.contains(*attempt));
+        Self {
+            config,
+            held: Held::adopted(live.collect::<Vec<_>>()),
+            unrecorded,
+            link: None,
+            newest: None,
+            coordinator_epoch: 0,
+            session_epoch: 0,
+            runtime_not_ready: String::new(),
+            outbox_failing: String::new(),
+            stopping_since: None,
+            persist_late: Vec::new(),
+        }
+    }
+
+    /// Handles one thing that happened at `now`, which never goes back, and adds to the effects what it calls for.
+    pub fn handle(&mut self, input: Input, now: Duration, effects: &mut Effects) {
+        effects.persist.append(&mut self.persist_late);
+        match input {
+            Input::Connected(connection) => self.connected(connection, now, effects),
+            Input::FromCoordinator { connection, seq, message } => {
+                self.from_coordinator(connection, seq, message, now, effects);
+            }
+            Input::Disconnected(connection) => self.disconnected(connection, effects),
+            Input::Ended(report) => self.ended(report, effects),
+            Input::Uploaded(attempt) => self.unrecorded.uploaded(attempt),
+            Input::Runtime { not_ready } => self.runtime_not_ready = not_ready,
+            Input::OutboxFailed { why } => self.outbox_failed(why, effects),
+            Input::OutboxWorks => self.outbox_failing.clear(),
+            Input::Stop => self.stop(now, effects),
+            Input::Tick => {}
+        }
+        self.start_queued(effects);
+        self.tell(now, effects);
+        effects.stopped = self.is_stopped(now);
+    }
+
+    /// When a Tick is due, if any is. What was due at `now` counts as handled.
+    #[must_use]
+    pub fn next_timer(&self, now: Duration) -> Option<Duration> {
+        let stop = self.stopping_since.map(|since| since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS));
+        let stop_late = self.stopping_since.map(|since| since + Duration::from_secs(STOP_WAIT_SECS));
+        let link = self.link.as_ref().map(Link::next_timer);
+        [stop, stop_late, link].into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    fn has(&self, bug: PlantedBug) -> bool {
+        self.config.planted.has(bug)
+    }
+
+    // The connection.
+
+    fn connected(&mut self, connection: ConnectionId, now: Duration, effects: &mut Effects) {
+        if self.newest.is_some_and(|newest| connection <= newest) {
+            effects.closes.push((connection, "a newer connection was opened before".into()));
+            return;
+        }
+        self.close("replaced by a newer connection", effects);
+        self.newest = Some(connection);
+        let live = if self.has(PlantedBug::HelloOmitsLive) { Vec::new() } else { self.held.live() };
+        let unrecorded =
+            if self.has(PlantedBug::HelloOmitsUnrecorded) { Vec::new() } else { self.unrecorded.attempts() };
+        let mut link = Link::new(connection, now);
+        let hello = ToCoordinator::Hello { live, unrecorded, coordinator_epoch_seen: self.coordinator_epoch };
+        link.send(hello, effects);
+        self.link = Some(link);
+    }
+
+    fn disconnected(&mut self, connection: ConnectionId, effects: &mut Effects) {
+        if self.link.as_ref().is_some_and(|link| link.connection() == connection) {
+            self.link = None;
+            if self.has(PlantedBug::ForgetAtDisconnect) {
+                let sent = self.unrecorded.sent();
+                self.forget(&sent, effects);
+            }
+        }
+    }
+
+    fn close(&mut self, why: &str, effects: &mut Effects) {
+        if let Some(link) = self.link.take() {
+            effects.closes.push((link.connection(), why.into()));
+        }
+    }
+
+    fn from_coordinator(
+        &mut self,
+        connection: ConnectionId,
+        seq: u64,
+        message: FromCoordinator,
+        now: Duration,
+        effects: &mut Effects,
+    ) {
+        let stale_accepted = self.has(PlantedBug::StaleConnectionAccepted);
+        let Some(link) = &mut self.link else { return };
+        if link.connection() != connection {
+            if stale_accepted && !matches!(message, FromCoordinator::Welcome { .. }) {
+                self.obey(message, effects);
+            }
+            return;
+        }
+        match link.number(seq) {
+            Number::Next => {}
+            Number::Repeated if self.config.planted.has(PlantedBug::SeqDuplicateNotDropped) => {}
+            Number::Repeated => return,
+            Number::Gap if self.config.planted.has(PlantedBug::SeqGapIgnored) => {}
+            Number::Gap => return self.close("messages from the coordinator are missing", effects),
+        }
+        link.heard(seq);
+        match (link.is_welcomed(), message) {
+            (false, FromCoordinator::Welcome { coordinator_epoch, session_epoch, heartbeat, discard }) => {
+                self.welcome(coordinator_epoch, session_epoch, heartbeat, &discard, now, effects);
+            }
+            (true, FromCoordinator::Welcome { .. }) => self.close("a second Welcome", effects),
+            (true, message) => self.obey(message, effects),
+            (false, _) => self.close("the coordinator's first message is not Welcome", effects),
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        coordinator_epoch: u64,
+        session_epoch: u64,
+        heartbeat: Duration,
+        discard: &[AttemptKey],
+        now: Duration,
+        effects: &mut Effects,
+    ) {
+        if coordinator_epoch < self.coordinator_epoch && !self.has(PlantedBug::OldCoordinatorEpochAccepted) {
+            let why = format!(
+                "the coordinator's epoch {coordinator_epoch} is older than {}, which was seen before",
+                self.coordinator_epoch
+            );
+            return self.close(&why, effects);
+        }
+        if session_epoch <= self.session_epoch && !self.has(PlantedBug::OldCoordinatorEpochAccepted) {
+            let why = format!(
+                "the session's epoch {session_epoch} is not above {}, which was seen before",
+                self.session_epoch
+            );
+            return self.close(&why, effects);
+        }
+        self.coordinator_epoch = self.coordinator_epoch.max(coordinator_epoch);
+        self.session_epoch = self.session_epoch.max(session_epoch);
+        if let Some(link) = &mut self.link {
+            link.welcomed(heartbeat, now);
+        }
+        for attempt in discard {
+            if self.held.discard(*attempt) == Kill::Now {
+                effects.kill.push(*attempt);
+            }
+        }
+        self.forget(discard, effects);
+        self.unrecorded.send_all_again();
+        effects.upload.extend(self.unrecorded.to_upload());
+    }
+
+    fn obey(&mut self, message: FromCoordinator, effects: &mut Effects) {
+        match message {
+            FromCoordinator::Welcome { .. } => {}
+            FromCoordinator::Assign(assignments) => {
+                for assignment in assignments {
+                    self.assign(assignment, effects);
+                }
+            }
+            FromCoordinator::Settled(attempts) => self.forget(&attempts, effects),
+            // Its number was looked at; that was its purpose.
+            FromCoordinator::Heartbeat => {}
+            FromCoordinator::Cancel(attempts) => {
+                for attempt in attempts {
+                    self.cancel(attempt, effects);
+                }
+            }
+        }
+    }
+
+    // Attempts.
+
+    fn assign(&mut self, assignment: Assignment, effects: &mut Effects) {
+        let attempt = assignment.attempt;
+        if self.held.contains(attempt) || self.unrecorded.contains(attempt) {
+            if self.has(PlantedBug::RepeatedAssignStartsTwice) {
+                effects.start.push(assignment);
+            }
+            return;
+        }
+        let of_task = self.held.of_task(attempt);
+        if of_task.iter().any(|held| held.attempt > attempt.attempt) {
+            return;
+        }
+        for lower in of_task {
+            // One that never started needs no report: the coordinator has gone on to a higher attempt by itself.
+            if self.held.kill(lower) == Kill::Now {
+                effects.kill.push(lower);
+            }
+        }
+        if self.stopping_since.is_some() || self.held.is_full() {
+            self.held.hand_back(attempt);
+        } else {
+            self.held.enqueue(assignment);
+        }
+    }
+
+    fn cancel(&mut self, attempt: AttemptKey, effects: &mut Effects) {
+        match self.held.kill(attempt) {
+            Kill::Now => effects.kill.push(attempt),
+            Kill::NeverStarted => self.keep(cancelled(attempt), effects),
+            Kill::Nothing => {}
+        }
+    }
+
+    fn start_queued(&mut self, effects: &mut Effects) {
+        if self.stopping_since.is_some() {
+            return;
+        }
+        if !self.can_start() {
+            // Another agent may be able to run them. While nobody can be told, they wait.
+            if self.link.as_ref().is_some_and(Link::is_welcomed) {
+                self.held.hand_back_queued();
+            }
+            return;
+        }
+        while let Some(assignment) = self.held.start_next(self.config.slots as usize) {
+            effects.start.push(assignment);
+        }
+    }
+
+    fn can_start(&self) -> bool {
+        self.runtime_not_ready.is_empty() && self.outbox_failing.is_empty()
+    }
+
+    fn ended(&mut self, report: Report, effects: &mut Effects) {
+        let attempt = report.attempt;
+        match self.held.end(attempt, &report.outcome) {
+            Ending::Report => {
+                effects.release.push(attempt);
+                self.keep(report, effects);
+            }
+            Ending::Forget => {
+                effects.forget.push(attempt);
+                effects.release.push(attempt);
+            }
+            Ending::Unknown => {}
+        }
+    }
+
+    /// Puts an ending into the outbox, and sets off what is to happen with it.
+    fn keep(&mut self, report: Report, effects: &mut Effects) {
+        let attempt = report.attempt;
+        if self.has(PlantedBug::ReportBeforePersist) {
+            self.persist_late.push(report.clone());
+        } else {
+            effects.persist.push(report.clone());
+        }
+        self.unrecorded.add(report);
+        if self.unrecorded.waits_for_upload(attempt) && self.link.as_ref().is_some_and(Link::is_welcomed) {
+            effects.upload.push(attempt);
+        }
+    }
+
+    fn forget(&mut self, attempts: &[AttemptKey], effects: &mut Effects) {
+        for attempt in attempts {
+            if self.unrecorded.remove(*attempt) {
+                self.persist_late.retain(|report| report.attempt != *attempt);
+                effects.forget.push(*attempt);
+            }
+        }
+    }
+
+    fn outbox_failed(&mut self, why: String, effects: &mut Effects) {
+        self.outbox_failing = if why.is_empty() { "the outbox can't be written".into() } else { why };
+        // Messages that were numbered already did not leave: only a new session can go on.
+        self.close("the outbox can't be written", effects);
+    }
+
+    fn stop(&mut self, now: Duration, effects: &mut Effects) {
+        if self.stopping_since.is_none() {
+            self.stopping_since = Some(now);
+            effects.kill.extend(self.held.stop());
+        }
+    }
+
+    // What the coordinator is told.
+
+    fn tell(&mut self, now: Duration, effects: &mut Effects) {
+        if self.link.as_ref().is_some_and(|link| link.is_unanswered(now)) {
+            self.close("the coordinator did not answer Hello", effects);
+        }
+        let credits = self.credits();
+        let forget_on_send = self.has(PlantedBug::ForgetOnSend);
+        let Some(link) = self.link.as_mut().filter(|link| link.is_welcomed()) else { return };
+        link.send_credits(credits, effects);
+        // While the outbox fails, endings in it are not durable yet.
+        let mut sent = Vec::new();
+        while self.outbox_failing.is_empty()
+            && let Some(report) = self.unrecorded.next_unsent()
+        {
+            sent.push(report.attempt);
+            link.send_report(report, effects);
+        }
+        let handed_back = self.held.take_handed_back();
+        if !handed_back.is_empty() {
+            link.send(ToCoordinator::Returned(handed_back), effects);
+        }
+        link.send_heartbeat(now, effects);
+        if forget_on_send {
+            self.forget(&sent, effects);
+        }
+    }
+
+    fn credits(&self) -> Credits {
+        if self.stopping_since.is_some() {
+            (0, "stopping".into())
+        } else if !self.outbox_failing.is_empty() {
+            (0, self.outbox_failing.clone())
+        } else if !self.runtime_not_ready.is_empty() {
+            (0, self.runtime_not_ready.clone())
+        } else if self.unrecorded.is_full() {
+            (0, "too many results wait in the agent's outbox to be recorded".into())
+        } else {
+            (self.config.attempts_max(), String::new())
+        }
+    }
+
+    fn is_stopped(&self, now: Duration) -> bool {
+        let Some(since) = self.stopping_since else { return false };
+        if now >= since + Duration::from_secs(STOP_WAIT_SECS) {
+            return true;
+        }
+        if self.held.running() > 0 || !self.outbox_failing.is_empty() {
+            return false;
+        }
+        let nobody_hears = !self.link.as_ref().is_some_and(Link::is_welcomed);
+        let nothing_to_say = !self.held.has_handed_back() && self.unrecorded.is_empty();
+        !nobody_hears || nothing_to_say || now >= since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS)
+    }
+
+    /// Cross-checks the state. For tests, after each step.
+    ///
+    /// # Panics
+    /// If the state contradicts itself.
+    pub fn check(&self) {
+        self.held.check();
+        self.unrecorded.check();
+        for attempt in self.unrecorded.attempts() {
+            assert!(!self.held.contains(attempt), "{attempt} is held and in the outbox");
+        }
+        if let Some(link) = &self.link {
+            assert_eq!(Some(link.connection()), self.newest, "the link is not the newest connection");
+            if link.is_welcomed() {
+                assert!(!self.held.has_handed_back(), "something to hand back was not");
+            }
+        }
+        if self.stopping_since.is_none() && self.can_start() {
+            let waits = self.held.waiting() > 0;
+            assert!(!waits || self.held.running() >= self.config.slots as usize, "a slot is free");
+        }
+    }
+}
+
+/// The ending of an attempt that was cancelled before it started.
+fn cancelled(attempt: AttemptKey) -> Report {
+    let nothing = || Output::Inline(Bytes::new());
+    Report {
+        attempt,
+        outcome: Outcome::Cancelled,
+        usage: Usage::default(),
+        stdout: nothing(),
+        stderr: nothing(),
+    }
+}

@@ -1,0 +1,109 @@
+//! Stopping: nothing starts, what runs is killed and handed back, what ended stays.
+
+use super::bench::*;
+use crate::{
+    domain::Outcome,
+    supervisor::{ConnectionId, Input, ToCoordinator},
+};
+use std::time::Duration;
+
+#[test]
+fn a_stop_kills_and_hands_back() {
+    let mut bench = Bench::in_session(2);
+    bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
+    bench.step(
+        Input::Stop,
+        &[
+            Do::Kill(key(1)),
+            Do::Kill(key(2)),
+            Do::Send(1, 3, no_credits("stopping")),
+            Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)])),
+        ],
+    );
+    bench.quiet(Input::Stop);
+    bench.step(
+        Input::Ended(report(key(1), Outcome::Cancelled)),
+        &[Do::Forget(key(1)), Do::Release(key(1)), Do::Send(1, 5, ToCoordinator::Returned(vec![key(1)]))],
+    );
+    // It ended by itself just before the kill: that is a result.
+    bench.step(
+        Input::Ended(exited(2)),
+        &[
+            Do::Persist(key(2)),
+            Do::Release(key(2)),
+            Do::Send(1, 6, ToCoordinator::Reports(vec![exited(2)])),
+            Do::Stopped,
+        ],
+    );
+}
+
+#[test]
+fn nothing_starts_after_a_stop() {
+    let mut bench = Bench::in_session(2);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(Input::Stop);
+    bench.step(from(1, 3, assign(&[key(2)])), &[Do::Send(1, 4, ToCoordinator::Returned(vec![key(2)]))]);
+}
+
+#[test]
+fn an_idle_agent_stops_at_once() {
+    Bench::in_session(1).step(Input::Stop, &[Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
+    Bench::new(1).step(Input::Stop, &[Do::Stopped]);
+}
+
+#[test]
+fn what_was_cancelled_before_the_stop_is_reported() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(from(1, 3, crate::supervisor::FromCoordinator::Cancel(vec![key(1)])));
+    bench.step(Input::Stop, &[Do::Send(1, 3, no_credits("stopping"))]);
+    let killed = report(key(1), Outcome::Cancelled);
+    bench.step(
+        Input::Ended(killed.clone()),
+        &[
+            Do::Persist(key(1)),
+            Do::Release(key(1)),
+            Do::Send(1, 4, ToCoordinator::Reports(vec![killed])),
+            Do::Stopped,
+        ],
+    );
+}
+
+#[test]
+fn without_a_coordinator_a_stop_waits_a_little_for_one() {
+    let mut bench = Bench::with(1, vec![key(1)], vec![]);
+    bench.step(Input::Stop, &[Do::Kill(key(1))]);
+    bench.step(Input::Ended(report(key(1), Outcome::Cancelled)), &[Do::Forget(key(1)), Do::Release(key(1))]);
+    bench.now = bench.core.next_timer(bench.now).expect("a timer");
+    bench.step(Input::Tick, &[Do::Stopped]);
+}
+
+#[test]
+fn a_coordinator_that_comes_back_during_a_stop_is_told() {
+    let mut bench = Bench::with(1, vec![key(1)], vec![exited(2)]);
+    bench.take(Input::Stop);
+    bench.take(Input::Ended(report(key(1), Outcome::Cancelled)));
+    bench.step(Input::Connected(ConnectionId(1)), &[Do::Send(1, 1, hello(&[key(1)], &[key(2)], 0))]);
+    bench.step(
+        from(1, 1, welcome(1, 1)),
+        &[
+            Do::Send(1, 2, no_credits("stopping")),
+            Do::Send(1, 3, ToCoordinator::Reports(vec![exited(2)])),
+            Do::Send(1, 4, ToCoordinator::Returned(vec![key(1)])),
+            Do::Stopped,
+        ],
+    );
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_what_does_not_end() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(Input::Stop);
+    bench.pass(Duration::from_secs(19));
+    let done = bench.take(Input::Tick);
+    assert!(!done.contains(&Do::Stopped), "{done:?}");
+    bench.pass(Duration::from_secs(1));
+    let done = bench.take(Input::Tick);
+    assert!(done.contains(&Do::Stopped), "{done:?}");
+}

@@ -1,0 +1,223 @@
+//! An agent's host: the real core of the agent, an outbox that survives its process, workers that do too, until the host
+//! goes down.
+
+use crate::{
+    network::End,
+    translate,
+    world::{Event, World},
+};
+use bytes::Bytes;
+use piecework_agent::{
+    domain::{AttemptKey, Outcome, Output, Report, Usage},
+    supervisor::{ConnectionId, Core, CoreConfig, Effects, Input, Planted},
+};
+use rand::RngExt;
+use std::collections::BTreeMap;
+
+/// One host with its agent.
+#[derive(Debug)]
+pub(crate) struct AgentHost {
+    pub(crate) name: String,
+    pub(crate) slots: u32,
+    /// Raised with each start of the agent's process.
+    pub(crate) instance: u64,
+    pub(crate) core: Option<Core>,
+    pub(crate) wire: Option<u64>,
+    pub(crate) cut_off: bool,
+    /// It never comes back.
+    pub(crate) gone: bool,
+    pub(crate) outbox: BTreeMap<AttemptKey, Report>,
+    pub(crate) workers: BTreeMap<AttemptKey, Worker>,
+    started: u64,
+}
+
+/// What is in an init.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Its number on the host.
+    id: u64,
+    /// How the attempt ended, once it has.
+    ended: Option<Report>,
+}
+
+impl AgentHost {
+    pub(crate) fn new(number: usize) -> Self {
+        Self {
+            name: format!("host-{number}"),
+            slots: 2,
+            instance: 0,
+            core: None,
+            wire: None,
+            cut_off: false,
+            gone: false,
+            outbox: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            started: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gone || (self.core.is_some() && self.outbox.is_empty() && self.workers.is_empty())
+    }
+}
+
+impl World {
+    pub(crate) fn agent_starts(&mut self, host: usize) {
+        let planted = self.bugs.agent.map_or_else(Planted::default, Planted::one);
+        let near = &mut self.hosts[host];
+        if near.core.is_some() {
+            return;
+        }
+        near.instance += 1;
+        near.wire = None;
+        let config = CoreConfig { planted, ..CoreConfig::new(near.slots) };
+        let adopted: Vec<_> =
+            near.workers.keys().copied().filter(|key| !near.outbox.contains_key(key)).collect();
+        // Workers whose ending is in the outbox already are only released.
+        near.workers.retain(|key, _| !near.outbox.contains_key(key));
+        near.core = Some(Core::new(config, adopted, near.outbox.values().cloned().collect()));
+        let ended: Vec<_> = near.workers.values().filter_map(|worker| worker.ended.clone()).collect();
+        let instance = near.instance;
+        let spooled: Vec<_> = near
+            .outbox
+            .values()
+            .filter(|report| report.stdout.is_spooled())
+            .map(|report| report.attempt)
+            .collect();
+        self.tell(|| format!("agent of host {host} starts, instance {instance}"));
+        for attempt in spooled {
+            self.upload(host, attempt);
+        }
+        for report in ended {
+            self.agent_input(host, Input::Ended(report));
+        }
+        self.at(5, Event::AgentDials { host });
+    }
+
+    /// The process dies, and with the host its workers too. A host may be gone for good.
+    pub(crate) fn agent_crashes(&mut self, host: usize, whole_host: bool, for_good: bool) {
+        let near = &mut self.hosts[host];
+        if near.core.take().is_none() {
+            return;
+        }
+        let wire = near.wire.take();
+        if whole_host {
+            for attempt in std::mem::take(&mut near.workers).into_keys() {
+                self.witness.worker_lost(translate::up(attempt));
+            }
+        }
+        self.tell(|| {
+            format!("TROUBLE agent of host {host} crashes, host too: {whole_host}, for good: {for_good}")
+        });
+        if let Some(wire) = wire {
+            self.close_wire(wire, End::Agent);
+        }
+        self.hosts[host].gone = for_good;
+        if !for_good {
+            let down = self.rng.random_range(10..5_000);
+            self.at(down, Event::AgentStarts { host });
+        }
+    }
+
+    /// Gives the agent's core an input, and performs what it wants; or the process dies on the way.
+    pub(crate) fn agent_input(&mut self, host: usize, input: Input) {
+        let Some(core) = &mut self.hosts[host].core else { return };
+        let mut fx = Effects::default();
+        core.handle(input, self.now, &mut fx);
+        let changes = !fx.persist.is_empty() || !fx.forget.is_empty();
+        if changes && self.in_trouble() && self.rng.random_bool(0.01) {
+            // Before the outbox's transaction: nothing of it happened.
+            self.agent_crashes(host, false, false);
+            return;
+        }
+        let near = &mut self.hosts[host];
+        for report in fx.persist {
+            near.outbox.insert(report.attempt, report);
+        }
+        for attempt in fx.forget {
+            near.outbox.remove(&attempt);
+        }
+        if changes && self.in_trouble() && self.rng.random_bool(0.01) {
+            // After it, and before anything else.
+            self.agent_crashes(host, false, false);
+            return;
+        }
+        let near = &mut self.hosts[host];
+        for attempt in fx.release {
+            near.workers.remove(&attempt);
+        }
+        for attempt in fx.kill {
+            self.kill(host, attempt);
+        }
+        for assignment in fx.start {
+            self.start(host, assignment.attempt);
+        }
+        for attempt in fx.upload {
+            self.upload(host, attempt);
+        }
+        for (ConnectionId(wire), seq, message) in fx.sends {
+            self.send_up(wire, seq, &message);
+        }
+        for (ConnectionId(wire), why) in fx.closes {
+            self.tell(|| format!("host {host} closes {wire}: {why}"));
+            self.close_wire(wire, End::Agent);
+        }
+    }
+
+    fn upload(&mut self, host: usize, attempt: AttemptKey) {
+        let (instance, after) = (self.hosts[host].instance, self.rng.random_range(1..500));
+        self.at(after, Event::Uploaded { host, instance, attempt });
+    }
+
+    fn start(&mut self, host: usize, attempt: AttemptKey) {
+        self.witness.started(translate::up(attempt));
+        self.tell(|| format!("host {host} starts {attempt}"));
+        let near = &mut self.hosts[host];
+        near.started += 1;
+        let id = near.started;
+        near.workers.insert(attempt, Worker { id, ended: None });
+        let runs = if self.rng.random_bool(0.9) { 1..1_500 } else { 3_000..8_000 };
+        let runs = self.rng.random_range(runs);
+        self.at(runs, Event::WorkerEnds { host, worker: id });
+    }
+
+    fn kill(&mut self, host: usize, attempt: AttemptKey) {
+        let after = self.rng.random_range(1..100);
+        if let Some(worker) = self.hosts[host].workers.get_mut(&attempt)
+            && worker.ended.is_none()
+        {
+            let id = worker.id;
+            worker.ended = None;
+            self.witness.killed(translate::up(attempt));
+            self.at(after, Event::WorkerEnds { host, worker: id });
+        }
+    }
+
+    /// A command ends by itself, or was killed.
+    pub(crate) fn worker_ends(&mut self, host: usize, id: u64) {
+        let found =
+            self.hosts[host].workers.iter().find(|(_, worker)| worker.id == id && worker.ended.is_none());
+        let Some((&attempt, _)) = found else { return };
+        let outcome = match self.witness.ending(translate::up(attempt)) {
+            piecework_server::domain::Outcome::Exited(code) => Outcome::Exited(code),
+            _ => Outcome::Cancelled,
+        };
+        let text = Bytes::from(attempt.to_string());
+        let stdout = if self.rng.random_bool(0.2) {
+            Output::Spooled { length: 100_000, sha256: [7; 32] }
+        } else {
+            Output::Inline(text)
+        };
+        let report = Report {
+            attempt,
+            outcome,
+            usage: Usage::default(),
+            stdout,
+            stderr: Output::Inline(Bytes::new()),
+        };
+        if let Some(worker) = self.hosts[host].workers.get_mut(&attempt) {
+            worker.ended = Some(report.clone());
+        }
+        self.agent_input(host, Input::Ended(report));
+    }
+}

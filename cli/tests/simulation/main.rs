@@ -1,0 +1,135 @@
+//! A seeded, deterministic simulation of the whole protocol: the coordinator's core on the real store, the agents' cores,
+//! and between and under them everything that can go wrong. After each step the invariants are checked; at the end,
+//! when all has healed, every project must have ended with exactly one true result a task.
+//!
+//! `PIECEWORK_SIMULATION_SEEDS=FIRST..LAST` chooses the seeds; a failing run prints its seed and the way it went, and the
+//! same seed goes the same way again.
+
+mod coordinator;
+mod host;
+mod network;
+mod translate;
+mod witness;
+mod world;
+
+use piecework_agent::supervisor::PlantedBug;
+use piecework_server::coordinator::Planted;
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+use world::{Bugs, ShellBug, World};
+
+/// How many seeds a run without planted bugs takes, unless the environment says otherwise.
+const SEEDS: Range<u64> = 0..2000;
+/// Within how many seeds a planted bug must be caught.
+const SEEDS_TO_CATCH: Range<u64> = 0..400;
+
+/// Runs one seed; gives back what went wrong.
+fn run(seed: u64, bugs: Bugs) -> Result<(), String> {
+    let mut world = World::new(seed, bugs);
+    let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
+    ran.map_err(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "a panic without words".to_owned());
+        format!("seed {seed}: {what}\n{}", world.story())
+    })
+}
+
+/// The first failure among these seeds, if any. Uses all processors.
+fn first_failure(seeds: Range<u64>, bugs: Bugs) -> Option<String> {
+    let next = AtomicU64::new(seeds.start);
+    let failure = Mutex::new(None);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let found = |why| *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                    if seed >= seeds.end || failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                        return;
+                    }
+                    if let Err(why) = run(seed, bugs) {
+                        found(why);
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("PIECEWORK_SIMULATION_SEEDS") else { return SEEDS };
+    let parsed =
+        text.split_once("..").and_then(|(first, last)| Some(first.parse().ok()?..last.parse().ok()?));
+    parsed.unwrap_or_else(|| panic!("PIECEWORK_SIMULATION_SEEDS is `{text}`, wanted FIRST..LAST"))
+}
+
+#[test]
+fn nothing_is_lost_or_doubled() {
+    if let Some(why) = first_failure(seeds(), Bugs::default()) {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn a_seed_goes_the_same_way_again() {
+    let story = |seed| {
+        let mut world = World::new(seed, Bugs::default());
+        world.run();
+        world.story()
+    };
+    for seed in 0..10 {
+        assert_eq!(story(seed), story(seed), "seed {seed}");
+    }
+}
+
+fn caught(bugs: Bugs) {
+    // The panics of caught bugs are no news.
+    let failure = first_failure(SEEDS_TO_CATCH, bugs);
+    assert!(failure.is_some(), "the simulation did not catch {bugs:?}");
+}
+
+macro_rules! catches {
+    ($($name:ident: $field:ident = $bug:expr;)*) => {
+        /// Each bug, planted on purpose, must be caught.
+        mod catches {
+            use super::*;
+            $(
+                #[test]
+                fn $name() {
+                    caught(Bugs { $field: Some($bug), ..Bugs::default() });
+                }
+            )*
+        }
+    };
+}
+
+catches! {
+    attempt_number_not_raised: coordinator = Planted::AttemptNumberNotRaised;
+    stale_report_counts: coordinator = Planted::StaleReportCounts;
+    requeue_on_disconnect: coordinator = Planted::RequeueOnDisconnect;
+    hello_not_reconciled: coordinator = Planted::HelloNotReconciled;
+    old_attempt_readopted: coordinator = Planted::OldAttemptReadopted;
+    lease_never_ends: coordinator = Planted::LeaseNeverEnds;
+    gaps_forgotten: coordinator = Planted::GapsForgotten;
+    message_gap_ignored: coordinator = Planted::MessageGapIgnored;
+    effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
+    not_folded_back: shell = ShellBug::NotFoldedBack;
+    report_before_persist: agent = PlantedBug::ReportBeforePersist;
+    forget_at_disconnect: agent = PlantedBug::ForgetAtDisconnect;
+    forget_on_send: agent = PlantedBug::ForgetOnSend;
+    hello_omits_unrecorded: agent = PlantedBug::HelloOmitsUnrecorded;
+    hello_omits_live: agent = PlantedBug::HelloOmitsLive;
+    agent_message_gap_ignored: agent = PlantedBug::SeqGapIgnored;
+}

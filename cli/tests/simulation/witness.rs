@@ -1,0 +1,237 @@
+//! The witness: knows what really happened, outside of everything that is tested, and compares.
+
+use crate::{host::AgentHost, world::LEASE};
+use piecework_server::{
+    domain::{
+        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, ItemSource, Network, Outcome, OutcomeClass, Phase,
+        ProjectId, ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
+    },
+    store::{Write, sqlite::Writer},
+};
+use rand::{RngExt, rngs::StdRng};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub(crate) struct ProjectPlan {
+    pub(crate) tasks: u32,
+    pub(crate) split: bool,
+    pub(crate) sum: bool,
+    pub(crate) command: bool,
+    pub(crate) retries: u32,
+}
+
+impl ProjectPlan {
+    pub(crate) fn random(rng: &mut StdRng) -> Self {
+        Self {
+            tasks: rng.random_range(1..15),
+            split: rng.random_bool(0.3),
+            sum: rng.random_bool(0.3),
+            command: rng.random_bool(0.2),
+            retries: rng.random_range(0..3),
+        }
+    }
+
+    pub(crate) fn spec(&self) -> Arc<ProjectSpec> {
+        let task = TaskSpec {
+            command: vec!["simulated".to_owned()],
+            env: BTreeMap::new(),
+            workdir: None,
+            timeout_millis: None,
+            retries: self.retries,
+            retry_on: RetryOn::ALL.to_vec(),
+            resources: Resources::default(),
+            network: Network::None,
+            output_bytes_max: None,
+        };
+        Arc::new(ProjectSpec {
+            name: "simulated".to_owned(),
+            image: ImageSpec::Reference("simulated".to_owned()),
+            items: if self.split { ItemSource::Split(task.clone()) } else { ItemSource::List(self.tasks) },
+            reassemble: match (self.command, self.sum) {
+                (true, _) => Reassemble::Command(task.clone()),
+                (false, true) => Reassemble::BuiltIn(BuiltIn::Sum),
+                (false, false) => Reassemble::BuiltIn(BuiltIn::Concat),
+            },
+            task,
+            on_failure: FailurePolicy::Continue,
+            weight: 1,
+        })
+    }
+
+    /// How many attempts of a task fail by its own fault. Some more than its retries allow.
+    fn failures(&self, task: TaskKey) -> u32 {
+        if task.phase == Phase::Task && task.index % 5 == 3 { 1 + task.index % 3 } else { 0 }
+    }
+
+    fn fails(&self, task: TaskKey) -> bool {
+        self.failures(task) > self.retries
+    }
+}
+
+/// What really happened.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    plans: BTreeMap<ProjectId, ProjectPlan>,
+    /// Attempts whose command was started.
+    started: BTreeSet<AttemptKey>,
+    killed: BTreeSet<AttemptKey>,
+    taken_back: BTreeSet<AttemptKey>,
+    endings: BTreeMap<AttemptKey, Outcome>,
+    /// Attempts that went down with their host.
+    lost: BTreeSet<AttemptKey>,
+    recorded: BTreeMap<TaskKey, AttemptKey>,
+    /// Failures by the task's own fault that the store knows.
+    failed: BTreeMap<TaskKey, u32>,
+    claimed: BTreeMap<AttemptKey, u64>,
+    agents: BTreeMap<u64, String>,
+    heard: BTreeMap<usize, Duration>,
+    folded: Duration,
+    cancelled: BTreeSet<ProjectId>,
+}
+
+impl Witness {
+    pub(crate) fn submitted(&mut self, project: ProjectId, plan: ProjectPlan) {
+        self.plans.insert(project, plan);
+    }
+
+    pub(crate) fn started(&mut self, attempt: AttemptKey) {
+        assert!(self.started.insert(attempt), "{attempt} was started twice");
+        assert!(self.claimed.contains_key(&attempt), "{attempt} was started, and nobody claimed it durably");
+        assert!(!self.taken_back.contains(&attempt), "{attempt} was started after it was taken back");
+    }
+
+    pub(crate) fn killed(&mut self, attempt: AttemptKey) {
+        self.killed.insert(attempt);
+    }
+
+    pub(crate) fn worker_lost(&mut self, attempt: AttemptKey) {
+        self.lost.insert(attempt);
+    }
+
+    pub(crate) fn heard(&mut self, host: usize, now: Duration) {
+        self.heard.insert(host, now);
+    }
+
+    pub(crate) fn coordinator_folds(&mut self, now: Duration) {
+        self.folded = now;
+    }
+
+    /// How an attempt ends that runs to its end now. The task's first failures come first.
+    pub(crate) fn ending(&mut self, attempt: AttemptKey) -> Outcome {
+        let plan = &self.plans[&attempt.task.project];
+        let outcome = if self.killed.contains(&attempt) {
+            Outcome::Cancelled
+        } else if self.failed.get(&attempt.task).copied().unwrap_or(0) < plan.failures(attempt.task) {
+            Outcome::Exited(1)
+        } else {
+            Outcome::Exited(0)
+        };
+        self.endings.insert(attempt, outcome.clone());
+        outcome
+    }
+
+    /// Checks every write that is made against what really happened.
+    pub(crate) fn writes(&mut self, writes: &[Write], now: Duration, hosts: &[AgentHost]) {
+        for write in writes {
+            match write {
+                Write::Session { agent, name, .. } => {
+                    self.agents.insert(agent.0, name.clone());
+                }
+                Write::Claim { attempt, agent, .. } => {
+                    assert!(self.claimed.insert(*attempt, agent.0).is_none(), "{attempt} was claimed twice");
+                    assert!(
+                        !self.recorded.contains_key(&attempt.task),
+                        "{attempt} was claimed after its task's result"
+                    );
+                }
+                Write::Record { report, .. } => {
+                    self.is_true(report.attempt, &report.outcome, now, hosts);
+                    let before = self.recorded.insert(report.attempt.task, report.attempt);
+                    assert!(before.is_none(), "{} was recorded after {before:?}", report.attempt);
+                }
+                Write::Requeue { report, .. } => {
+                    assert!(!self.recorded.contains_key(&report.attempt.task), "requeued after its result");
+                    self.is_true(report.attempt, &report.outcome, now, hosts);
+                    if report.outcome.class() == OutcomeClass::TaskFailure {
+                        *self.failed.entry(report.attempt.task).or_default() += 1;
+                    }
+                }
+                Write::Return { attempt, .. } => {
+                    assert!(!self.recorded.contains_key(&attempt.task), "returned after its result");
+                    let harmless = !self.started.contains(attempt)
+                        || self.lost.contains(attempt)
+                        || self.endings.get(attempt) == Some(&Outcome::Cancelled);
+                    assert!(harmless, "{attempt} was taken back, and had been started");
+                    self.taken_back.insert(*attempt);
+                }
+                Write::Readopt { attempt, .. } => {
+                    assert!(!self.recorded.contains_key(&attempt.task), "readopted after its result");
+                }
+                Write::MoveProject { project, state, .. } => {
+                    if *state == ProjectState::Cancelled {
+                        self.cancelled.insert(*project);
+                    }
+                }
+                Write::CreateProject { .. } => {}
+            }
+        }
+    }
+
+    /// The outcome is what really happened to that attempt.
+    fn is_true(&self, attempt: AttemptKey, outcome: &Outcome, now: Duration, hosts: &[AgentHost]) {
+        match outcome {
+            Outcome::LeaseLost => {
+                let Some(name) = self.claimed.get(&attempt).and_then(|agent| self.agents.get(agent)) else {
+                    panic!("{attempt} was lost by nobody")
+                };
+                let host = hosts.iter().position(|host| host.name == *name);
+                let heard = host.and_then(|host| self.heard.get(&host)).copied().unwrap_or_default();
+                let silent = now - heard.max(self.folded);
+                assert!(silent > LEASE, "{attempt}: lease ended after {silent:?}");
+            }
+            Outcome::WorkerLost(_) => {
+                let gone = self.lost.contains(&attempt) || !self.started.contains(&attempt);
+                assert!(
+                    gone || self.killed.contains(&attempt),
+                    "{attempt} was given up, and its worker is there"
+                );
+            }
+            outcome => assert_eq!(self.endings.get(&attempt), Some(outcome), "{attempt} did not end so"),
+        }
+    }
+
+    /// The project ended as it should, and the store has one true result for each task.
+    pub(crate) fn final_check(&self, writer: &Writer, id: ProjectId, plan: &ProjectPlan) {
+        let project = match writer.reads().project(id) {
+            Ok(Some(project)) => project,
+            other => panic!("project {id}: {other:?}"),
+        };
+        if self.cancelled.contains(&id) {
+            assert_eq!(project.state, ProjectState::Cancelled, "project {id}");
+            return;
+        }
+        let failing =
+            (0..plan.tasks).filter(|&index| plan.fails(TaskKey { project: id, phase: Phase::Task, index }));
+        let failing = u32::try_from(failing.count()).unwrap_or(u32::MAX);
+        let expected = if failing > 0 { ProjectState::Failed } else { ProjectState::Succeeded };
+        assert_eq!(project.state, expected, "project {id}: {}", project.message);
+        assert_eq!(
+            (project.counts.succeeded, project.counts.failed),
+            (plan.tasks - failing, failing),
+            "project {id}"
+        );
+        let results =
+            writer.reads().results(id, Phase::Task, 0, 1_000).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(results.len(), plan.tasks as usize, "results of project {id}");
+        for (index, row) in (0..).zip(&results) {
+            let task = TaskKey { project: id, phase: Phase::Task, index };
+            assert_eq!(Some(&row.key), self.recorded.get(&task), "the result of {task}");
+            assert_eq!(row.success, !plan.fails(task), "the result of {task}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Boot as a list: lock the data directory, open the store, fold the core, serve, and stop in the reverse order.
+
+mod data;
+mod listener;
+
+use crate::{
+    coordinator::Limits,
+    domain::ProjectId,
+    driver::{self, Jobs, Running},
+    output::{OutputError, Outputs},
+    reassemble::Reassembler,
+    service::{self, Context, Health},
+    store::{Store, StoreError, sqlite::SqliteStore},
+};
+use async_trait::async_trait;
+use data::DataDir;
+use listener::Listener;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long attempts stay with an agent that is not heard from, if nothing else is said.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(15);
+
+/// The socket's name in the data directory, if nothing else is said.
+pub const SOCKET_NAME: &str = "piecework.sock";
+
+/// How long open calls may take to end when the coordinator stops.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// The store's name in the data directory.
+const STORE_NAME: &str = "piecework.db";
+
+/// The name of the bulk bytes' directory in the data directory.
+const OUTPUT_NAME: &str = "output";
+
+/// What a coordinator is started with.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Holds the store, the output and the lock; made with mode 0700 if missing.
+    pub data: PathBuf,
+    /// Where to listen; none means `piecework.sock` in the data directory.
+    pub socket: Option<PathBuf>,
+    /// How long attempts stay with an agent that is not heard from.
+    pub lease: Duration,
+}
+
+/// Why a coordinator did not start. For people; says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another coordinator holds the data directory.
+    #[error("another coordinator is running on {}", .0.display())]
+    Locked(PathBuf),
+    /// A path can't be used.
+    #[error("can't use {path}: {source}", path = .path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The socket's path does not fit in an address.
+    #[error("the socket path {} is longer than {max} bytes: choose a shorter data directory or socket", .path.display())]
+    SocketPathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// The limit.
+        max: usize,
+    },
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bulk bytes can't be opened.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The compiled-in schema can't be read back, so reflection can't be served.
+    #[error("the compiled-in schema is damaged: {0}")]
+    Schema(#[from] tonic_reflection::server::Error),
+}
+
+/// A running coordinator.
+#[derive(Debug)]
+pub struct Server {
+    socket: PathBuf,
+    driver: Running,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    health: Health,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Last, so that the lock is released after everything else is gone.
+    _data: DataDir,
+}
+
+impl Server {
+    /// Starts one, and returns when it accepts connections.
+    ///
+    /// # Errors
+    /// If the data directory, the store or the socket can't be used.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let data = DataDir::lock(&config.data)?;
+        let socket = config.socket.unwrap_or_else(|| config.data.join(SOCKET_NAME));
+        let listener = Listener::bind(&socket)?;
+
+        let store: Arc<dyn Store> = Arc::new(open_store(config.data.join(STORE_NAME)).await?);
+        let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
+        let epoch = store.open_epoch().await?;
+        let reassembler = Reassembler::new(store.clone(), outputs.clone());
+        let limits = Limits { lease: config.lease, ..Limits::default() };
+        let jobs = Arc::new(Work(reassembler.clone()));
+        let (handle, driver) = driver::start(store.clone(), jobs, epoch, limits);
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let context = Context {
+            driver: handle,
+            store,
+            outputs,
+            reassembler,
+            lease: config.lease,
+            started,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let (router, health) = service::router(&context)?;
+        let stopped = stop.clone().cancelled_owned();
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(listener.connections(), stopped));
+        health.set_serving(true).await;
+        tracing::info!(socket = %socket.display(), epoch = epoch.0, "the coordinator listens");
+        Ok(Self { socket, driver, serving, health, stop, tasks, _data: data })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits until it ends by itself, which it does only when it can't go on; says why.
+    pub async fn failed(&mut self) -> String {
+        tokio::select! {
+            why = self.driver.failed() => why,
+            served = &mut self.serving => match served {
+                Ok(Ok(())) => "the server has stopped".to_owned(),
+                Ok(Err(error)) => format!("the server failed: {error}"),
+                Err(error) => format!("the server crashed: {error}"),
+            },
+        }
+    }
+
+    /// Stops it: no more requests, what was answered is durable, the socket is gone.
+    pub async fn shutdown(mut self) {
+        self.health.close().await;
+        // New coordinators may take the name from here on; connections that are open stay so.
+        listener::remove(&self.socket);
+        self.stop.cancel();
+        self.tasks.close();
+        let ending = async {
+            if !self.serving.is_finished() {
+                // A failure to serve has been told by `failed`.
+                let _ = (&mut self.serving).await;
+            }
+            self.tasks.wait().await;
+        };
+        if timeout(SHUTDOWN_MAX, ending).await.is_err() {
+            tracing::warn!("some calls did not end in time, and are cut off");
+            self.serving.abort();
+        }
+        self.driver.stop();
+        tracing::info!("the coordinator has stopped");
+    }
+}
+
+async fn open_store(path: PathBuf) -> Result<SqliteStore, StoreError> {
+    tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await.map_err(|_| StoreError::Closed)?
+}
+
+/// The driver's long work.
+struct Work(Reassembler);
+
+#[async_trait]
+impl Jobs for Work {
+    async fn split(&self, project: ProjectId) -> Result<u32, String> {
+        self.0.run_split(project).await
+    }
+
+    async fn reassemble(&self, project: ProjectId) -> Result<(), String> {
+        self.0.run_builtin(project).await
+    }
+}

@@ -1,0 +1,67 @@
+//! The options of the `piecework-server` program: flags, and `PIECEWORK_*` variables.
+
+use crate::boot::{LEASE_DEFAULT, ServerConfig};
+use clap::Parser;
+use std::{path::PathBuf, time::Duration};
+
+/// Shortest lease: below, an agent that is merely busy would lose its attempts.
+const LEASE_SECS_MIN: u64 = 1;
+
+/// Longest lease: a day.
+const LEASE_SECS_MAX: u64 = 24 * 3600;
+
+/// The coordinator of Piecework: owns projects and queues, assigns attempts, records results.
+///
+/// It listens on a Unix socket that only its owner can open. SIGTERM and SIGINT stop it gracefully; a second one at once.
+/// The environment variable RUST_LOG says how much is logged to stderr, such as `info` or `piecework_server=debug`.
+///
+/// Exit codes: 0 stopped by a signal; 1 ended because it could not go on; 2 wrong options; 3 could not start; 130 stopped
+/// at once by a second signal.
+#[derive(Debug, Parser)]
+#[command(name = "piecework-server", version, about, long_about)]
+pub struct Options {
+    /// Directory of the store, the output and the lock; made if it is missing.
+    #[arg(long, env = "PIECEWORK_DATA", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where to listen; `piecework.sock` in the data directory if not given.
+    #[arg(long, env = "PIECEWORK_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How long attempts stay with an agent that is not heard from, in seconds.
+    #[arg(
+        long,
+        env = "PIECEWORK_LEASE_SECS",
+        value_name = "SECONDS",
+        default_value_t = LEASE_DEFAULT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(LEASE_SECS_MIN..=LEASE_SECS_MAX)
+    )]
+    pub lease_secs: u64,
+}
+
+impl From<Options> for ServerConfig {
+    fn from(options: Options) -> Self {
+        let Options { data, socket, lease_secs } = options;
+        Self { data, socket, lease: Duration::from_secs(lease_secs) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_lease_has_bounds() {
+        let parse = |secs| Options::try_parse_from(["piecework-server", "--data", "d", "--lease-secs", secs]);
+        assert!(parse("0").is_err());
+        assert!(parse("86401").is_err());
+        assert_eq!(
+            parse("30").map(|options| ServerConfig::from(options).lease).ok(),
+            Some(Duration::from_secs(30))
+        );
+    }
+}

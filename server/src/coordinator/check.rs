@@ -1,0 +1,37 @@
+//! The core's invariants.
+
+use super::{Coordinator, project::Active};
+use std::collections::BTreeMap;
+
+impl Coordinator {
+    /// Cross-checks every index. For tests, after each step.
+    ///
+    /// # Panics
+    /// If an invariant does not hold.
+    pub fn check(&self) {
+        self.agents.check();
+        self.projects.values().for_each(Active::check);
+        let published: u32 = self.projects.values().map(Active::published).sum();
+        assert_eq!(self.published, published, "count of published tasks");
+        let running: BTreeMap<_, _> = self.projects.values().flat_map(Active::running).collect();
+        let held: BTreeMap<_, _> = self
+            .agents
+            .iter()
+            .flat_map(|(id, agent)| agent.held.iter().map(move |&attempt| (attempt, id)))
+            .collect();
+        assert_eq!(held, running, "what agents hold and what projects have running");
+        for project in self.projects.values() {
+            assert!(
+                !project.is_hungry() || self.share.contains(project.id),
+                "project {} wants to publish and has no turn",
+                project.id
+            );
+        }
+    }
+
+    /// Whether nothing is active.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.projects.is_empty()
+    }
+}

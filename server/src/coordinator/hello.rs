@@ -1,0 +1,240 @@
+//! Sessions: an agent comes, says what it holds, is heard or not, and goes.
+
+use super::{
+    Coordinator, Effects, FromAgent, Hello, Planted, SessionId, ToAgent,
+    agents::{About, Agent, Session},
+    project::{Open, OpenState},
+};
+use crate::{
+    domain::{AgentId, AttemptKey, Outcome, SessionEpoch},
+    store::Write,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+impl Coordinator {
+    /// An agent opened a session: what it holds and what the store says are brought together.
+    pub(super) fn hello(&mut self, session: SessionId, hello: Hello, now: Duration, fx: &mut Effects) {
+        if hello.epoch_seen > self.epoch.0 {
+            let why = format!(
+                "agent {} has seen a coordinator of epoch {}, this one has {}: was an old data directory restored?",
+                hello.name, hello.epoch_seen, self.epoch.0
+            );
+            fx.closes.push((session, why));
+            return;
+        }
+        let id = self.agents.named(&hello.name).unwrap_or_else(|| {
+            let id = self.agents.next_id();
+            self.agents.add(id, Agent::new(hello.name.clone(), SessionEpoch(0), now));
+            id
+        });
+        let Some(agent) = self.agents.get(id) else { return };
+        let restarted = !agent.about.instance.is_empty() && agent.about.instance != hello.instance;
+        if let Some(old) = &agent.session {
+            // A restarted process may be faster than the news of its old stream's end; another agent is refused.
+            if agent.about.identity != hello.identity {
+                let why = format!(
+                    "an agent named {} is connected already: give this one another --name",
+                    hello.name
+                );
+                fx.closes.push((session, why));
+                return;
+            }
+            self.outgoing.remove(&old.id);
+            fx.closes.push((old.id, "replaced by a newer session of the same agent".to_owned()));
+        }
+        let epoch = SessionEpoch(agent.epoch.0 + 1);
+        fx.writes.push(Write::Session { agent: id, name: hello.name, epoch });
+        let held = agent.held.clone();
+        let live: BTreeSet<_> = hello.live.into_iter().collect();
+        let unrecorded: BTreeSet<_> = hello.unrecorded.into_iter().collect();
+        self.agents.update(id, |agent| {
+            agent.epoch = epoch;
+            agent.session = Some(Session { id: session, seq: 1 });
+            agent.heard = now;
+            agent.cancelled.clear();
+            agent.attempts_max = 0;
+            agent.not_ready.clear();
+            agent.about = About {
+                identity: hello.identity,
+                instance: hello.instance,
+                version: hello.version,
+                runtime: hello.runtime,
+                slots: hello.slots,
+                labels: hello.labels,
+            };
+        });
+        let mut discard = Vec::new();
+        for &attempt in &live {
+            if !self.still_runs(attempt, id) && !self.readopt(attempt, id, fx) {
+                discard.push(attempt);
+            }
+        }
+        for &attempt in unrecorded.difference(&live) {
+            if !self.counts(attempt, id) {
+                discard.push(attempt);
+            }
+        }
+        fx.sends.push((
+            session,
+            ToAgent::Welcome { coordinator_epoch: self.epoch, session_epoch: epoch, discard },
+        ));
+        if self.limits.has(Planted::HelloNotReconciled) {
+            return;
+        }
+        for attempt in held {
+            if live.contains(&attempt) || unrecorded.contains(&attempt) {
+                continue;
+            }
+            if restarted {
+                let why = "the agent was restarted, and its worker was gone".to_owned();
+                self.lost(attempt, id, Outcome::WorkerLost(why), fx);
+            } else {
+                // It never arrived.
+                self.returned(attempt, id, fx);
+            }
+        }
+    }
+
+    /// The attempt runs with this agent, as far as the store knows.
+    fn still_runs(&self, attempt: AttemptKey, agent: AgentId) -> bool {
+        self.agents.get(agent).is_some_and(|agent| agent.held.contains(&attempt))
+    }
+
+    /// A report of this attempt by this agent would count.
+    pub(super) fn counts(&self, attempt: AttemptKey, agent: AgentId) -> bool {
+        self.open_of(attempt, agent).is_some()
+    }
+
+    /// The open task of which this is the highest attempt, this agent has or had it, and its ending is not noted yet.
+    pub(super) fn open_of(&self, attempt: AttemptKey, agent: AgentId) -> Option<Open> {
+        let open = self.projects.get(&attempt.task.project)?.open(attempt.task)?;
+        let (last, owner) = open.last?;
+        let current = last == attempt.attempt && owner == agent && !open.ended;
+        (current || self.limits.has(Planted::StaleReportCounts)).then_some(open)
+    }
+
+    /// A requeued attempt turned out to be alive: it runs again, unless it was assigned anew.
+    fn readopt(&mut self, attempt: AttemptKey, agent: AgentId, fx: &mut Effects) -> bool {
+        let planted = self.limits.has(Planted::OldAttemptReadopted);
+        let open = if planted {
+            self.projects.get(&attempt.task.project).and_then(|project| project.open(attempt.task))
+        } else {
+            self.open_of(attempt, agent)
+        };
+        let Some(open) = open else { return false };
+        if open.state == OpenState::Running && !planted {
+            return false;
+        }
+        fx.writes.push(Write::Readopt { agent, attempt });
+        fx.changed.insert(attempt.task.project);
+        self.run(attempt, agent, open);
+        true
+    }
+
+    pub(super) fn agent_said(
+        &mut self,
+        session: SessionId,
+        seq: u64,
+        message: FromAgent,
+        now: Duration,
+        fx: &mut Effects,
+    ) {
+        // A session that was replaced: whatever it still says was said before the newer one's Hello.
+        let Some(id) = self.agents.of_session(session) else { return };
+        let gap_ignored = self.limits.has(Planted::MessageGapIgnored);
+        let expected = self.agents.update(id, |agent| {
+            agent.heard = now;
+            match &mut agent.session {
+                Some(open) if seq == open.seq + 1 || (gap_ignored && seq > open.seq) => {
+                    open.seq = seq;
+                    Ok(())
+                }
+                Some(open) => Err(open.seq + 1),
+                None => Err(0),
+            }
+        });
+        match expected {
+            Some(Ok(())) => self.message(id, message, fx),
+            Some(Err(expected)) if seq > expected => {
+                fx.closes.push((session, format!("message {seq} came where {expected} was expected")));
+                self.session_closed(session, fx);
+            }
+            // A repeated one.
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, id: AgentId, message: FromAgent, fx: &mut Effects) {
+        match message {
+            FromAgent::Heartbeat => self.outgoing_to(id, |out| out.heartbeat = true),
+            FromAgent::Credits { attempts_max, not_ready } => {
+                self.agents.update(id, |agent| {
+                    agent.attempts_max = attempts_max;
+                    agent.not_ready = not_ready;
+                });
+            }
+            FromAgent::Reports(reports) => {
+                for report in reports {
+                    self.report(id, report, fx);
+                }
+            }
+            FromAgent::Returned(attempts) => {
+                for attempt in attempts {
+                    self.agents.update(id, |agent| agent.cancelled.remove(&attempt));
+                    if self.still_runs(attempt, id) {
+                        self.returned(attempt, id, fx);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stream ended. Its agent's lease goes on.
+    pub(super) fn session_closed(&mut self, session: SessionId, fx: &mut Effects) {
+        self.outgoing.remove(&session);
+        let Some(id) = self.agents.of_session(session) else { return };
+        self.agents.update(id, |agent| {
+            agent.session = None;
+            agent.attempts_max = 0;
+        });
+        if self.limits.has(Planted::RequeueOnDisconnect) {
+            self.lose_all(id, fx);
+        }
+    }
+
+    /// Ends the leases of agents that were not heard from.
+    pub(super) fn tick(&mut self, now: Duration, fx: &mut Effects) {
+        if self.limits.has(Planted::LeaseNeverEnds) {
+            return;
+        }
+        let expired: BTreeMap<_, _> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| {
+                agent.session.is_some() || !agent.held.is_empty() || !agent.cancelled.is_empty()
+            })
+            .filter(|(_, agent)| now.saturating_sub(agent.heard) > self.limits.lease)
+            .map(|(id, agent)| (id, agent.session.as_ref().map(|session| session.id)))
+            .collect();
+        for (id, session) in expired {
+            if let Some(session) = session {
+                fx.closes.push((session, "not heard from for a whole lease".to_owned()));
+                self.session_closed(session, fx);
+            }
+            self.lose_all(id, fx);
+        }
+    }
+
+    fn lose_all(&mut self, id: AgentId, fx: &mut Effects) {
+        let held = self.agents.update(id, |agent| {
+            agent.cancelled.clear();
+            agent.held.clone()
+        });
+        for attempt in held.unwrap_or_default() {
+            self.lost(attempt, id, Outcome::LeaseLost, fx);
+        }
+    }
+}

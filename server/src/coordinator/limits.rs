@@ -1,0 +1,64 @@
+//! The coordinator's bounds and times, and the bugs that tests may plant.
+
+use std::time::Duration;
+
+/// The coordinator's bounds and times.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long attempts stay with an agent that is not heard from.
+    pub lease: Duration,
+    /// How many attempts of one task may be lost by the infrastructure's fault before the task fails.
+    pub crashes_max: u32,
+    /// How many tasks beyond the free capacity may wait in TODO. More keeps a distant broker busy; less keeps the order
+    /// fair to a project that comes later.
+    pub lookahead: u32,
+    /// Bugs that a test has planted.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<Planted>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(15),
+            crashes_max: 5,
+            lookahead: 0,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+}
+
+/// A bug that a test can plant, to prove that the simulation catches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A new attempt gets the number of the last one.
+    AttemptNumberNotRaised,
+    /// A report counts whatever its attempt's number is.
+    StaleReportCounts,
+    /// A closed session loses its attempts at once, not after the lease.
+    RequeueOnDisconnect,
+    /// Assigned attempts that Hello does not name are taken for running.
+    HelloNotReconciled,
+    /// A live attempt in Hello is taken back although a newer one was assigned.
+    OldAttemptReadopted,
+    /// Leases never end.
+    LeaseNeverEnds,
+    /// A core that is folded back from the store forgets the tasks below the frontier that were never claimed.
+    GapsForgotten,
+    /// A gap in the numbers of a session's messages is not noticed.
+    MessageGapIgnored,
+}
+
+impl Limits {
+    /// Whether a test has planted this bug. Without the feature, never.
+    pub(crate) fn has(&self, bug: Planted) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        return self.planted == Some(bug);
+        #[cfg(not(feature = "planted-bugs"))]
+        {
+            let _ = bug;
+            false
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! An active project in the core: what is open of it, and what could be published next.
+
+use crate::{
+    domain::{
+        AgentId, AttemptKey, AttemptNo, BuiltIn, FailurePolicy, ItemSource, Phase, ProjectId, ProjectSpec,
+        ProjectState, Reassemble, TaskKey, TaskSpec,
+    },
+    store::ActiveProject,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A project that has not ended.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) id: ProjectId,
+    pub(super) spec: Arc<ProjectSpec>,
+    pub(super) state: ProjectState,
+    pub(super) total: u32,
+    pub(super) succeeded: u32,
+    pub(super) failed: u32,
+    /// Tasks of the task phase from here on are untouched: no row, no memory.
+    frontier: u32,
+    /// Tasks that are published, claimed, or back in TODO.
+    open: BTreeMap<(Phase, u32), Open>,
+    /// Those of `open` that wait and are not published; they go before the frontier.
+    ready: BTreeSet<(Phase, u32)>,
+    /// How many of `open` wait in TODO.
+    published: u32,
+}
+
+/// A task that was touched and has not ended. Failures and crashes count its attempts so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    pub(super) state: OpenState,
+    /// The highest attempt, and who has or had it.
+    pub(super) last: Option<(AttemptNo, AgentId)>,
+    /// The ending of `last` is noted, so that another report of it does not count. Not so if only its lease was lost.
+    pub(super) ended: bool,
+    pub(super) failures: u32,
+    pub(super) crashes: u32,
+}
+
+/// Where an open task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenState {
+    /// To be published.
+    Ready,
+    /// In TODO, under this dispatch number.
+    Published(u64),
+    /// `last` runs.
+    Running,
+}
+
+impl Open {
+    const UNTOUCHED: Self =
+        Self { state: OpenState::Ready, last: None, ended: false, failures: 0, crashes: 0 };
+}
+
+/// What comes after the last task of the task phase has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The project has ended in this state.
+    End(ProjectState, String),
+    /// The shell makes the result.
+    BuiltIn,
+    /// One more task makes the result.
+    Command,
+}
+
+impl Active {
+    pub(super) fn new(id: ProjectId, spec: Arc<ProjectSpec>, tasks: Option<u32>) -> Self {
+        let mut project = Self {
+            id,
+            spec,
+            state: if tasks.is_some() { ProjectState::Running } else { ProjectState::Splitting },
+            total: tasks.unwrap_or(0),
+            succeeded: 0,
+            failed: 0,
+            frontier: 0,
+            open: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            published: 0,
+        };
+        if tasks.is_none() {
+            project.add(Phase::Split, 0, Open::UNTOUCHED);
+        }
+        project
+    }
+
+    /// As the store knows it. `forget_gaps` plants a bug.
+    pub(super) fn fold(from: ActiveProject, forget_gaps: bool) -> Self {
+        let mut project = Self {
+            id: from.id,
+            spec: from.spec,
+            state: from.state,
+            total: from.counts.total,
+            succeeded: from.counts.succeeded,
+            failed: from.counts.failed,
+            frontier: from.frontier,
+            open: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            published: 0,
+        };
+        if !forget_gaps {
+            for index in from.gaps {
+                project.add(Phase::Task, index, Open::UNTOUCHED);
+            }
+        }
+        for task in from.open {
+            let open = Open {
+                state: if task.running { OpenState::Running } else { OpenState::Ready },
+                last: Some((task.attempt, task.agent)),
+                ended: task.ended,
+                failures: task.failures,
+                crashes: task.crashes,
+            };
+            project.add(task.task.phase, task.task.index, open);
+        }
+        match project.state {
+            ProjectState::Splitting if from.split.is_none() => project.add_if_missing(Phase::Split),
+            ProjectState::Reassembling
+                if from.reassemble.is_none() && matches!(project.spec.reassemble, Reassemble::Command(_)) =>
+            {
+                project.add_if_missing(Phase::Reassemble);
+            }
+            _ => {}
+        }
+        project
+    }
+
+    fn add_if_missing(&mut self, phase: Phase) {
+        if !self.open.contains_key(&(phase, 0)) {
+            self.add(phase, 0, Open::UNTOUCHED);
+        }
+    }
+
+    fn add(&mut self, phase: Phase, index: u32, open: Open) {
+        self.take(phase, index);
+        match open.state {
+            OpenState::Ready => {
+                self.ready.insert((phase, index));
+            }
+            OpenState::Published(_) => self.published += 1,
+            OpenState::Running => {}
+        }
+        self.open.insert((phase, index), open);
+    }
+
+    fn take(&mut self, phase: Phase, index: u32) {
+        let Some(open) = self.open.remove(&(phase, index)) else { return };
+        match open.state {
+            OpenState::Ready => {
+                self.ready.remove(&(phase, index));
+            }
+            OpenState::Published(_) => self.published -= 1,
+            OpenState::Running => {}
+        }
+    }
+
+    pub(super) fn key(&self, phase: Phase, index: u32) -> TaskKey {
+        TaskKey { project: self.id, phase, index }
+    }
+
+    /// An open task.
+    pub(super) fn open(&self, task: TaskKey) -> Option<Open> {
+        self.open.get(&(task.phase, task.index)).copied()
+    }
+
+    /// Replaces an open task's state.
+    pub(super) fn set(&mut self, task: TaskKey, open: Open) {
+        self.add(task.phase, task.index, open);
+    }
+
+    /// A task has its result.
+    pub(super) fn close(&mut self, task: TaskKey, success: bool) {
+        self.take(task.phase, task.index);
+        if task.phase == Phase::Task {
+            if success {
+                self.succeeded += 1;
+            } else {
+                self.failed += 1;
+            }
+        }
+    }
+
+    /// Something could be published.
+    pub(super) fn is_hungry(&self) -> bool {
+        !self.ready.is_empty() || self.has_untouched()
+    }
+
+    fn has_untouched(&self) -> bool {
+        self.state == ProjectState::Running && self.frontier < self.total
+    }
+
+    /// The next task to publish, which from now on waits in TODO under this number.
+    pub(super) fn publish(&mut self, number: u64) -> Option<TaskKey> {
+        let (phase, index) = if let Some(&first) = self.ready.first() {
+            first
+        } else if self.has_untouched() {
+            let index = self.frontier;
+            self.frontier += 1;
+            (Phase::Task, index)
+        } else {
+            return None;
+        };
+        let key = self.key(phase, index);
+        let open = self.open(key).unwrap_or(Open::UNTOUCHED);
+        self.set(key, Open { state: OpenState::Published(number), ..open });
+        Some(key)
+    }
+
+    /// The items are known.
+    pub(super) fn begin_tasks(&mut self, total: u32) {
+        self.state = ProjectState::Running;
+        self.total = total;
+    }
+
+    /// The reassemble phase begins; if it is a task, that waits now.
+    pub(super) fn begin_reassembly(&mut self) {
+        self.state = ProjectState::Reassembling;
+        if matches!(self.spec.reassemble, Reassemble::Command(_)) {
+            self.add_if_missing(Phase::Reassemble);
+        }
+    }
+
+    pub(super) fn all_tasks_ended(&self) -> bool {
+        self.state == ProjectState::Running && self.succeeded + self.failed == self.total
+    }
+
+    /// What comes after the task phase.
+    pub(super) fn after_tasks(&self) -> Next {
+        let failed = self.failed > 0 && self.spec.on_failure != FailurePolicy::Ignore;
+        if failed {
+            return Next::End(ProjectState::Failed, self.failures_in_words());
+        }
+        match &self.spec.reassemble {
+            Reassemble::BuiltIn(BuiltIn::Concat | BuiltIn::None) => {
+                Next::End(ProjectState::Succeeded, String::new())
+            }
+            Reassemble::BuiltIn(BuiltIn::Sum | BuiltIn::Json) => Next::BuiltIn,
+            Reassemble::Command(_) => Next::Command,
+        }
+    }
+
+    /// "3 of 120 tasks failed".
+    pub(super) fn failures_in_words(&self) -> String {
+        let noun = if self.total == 1 { "task" } else { "tasks" };
+        format!("{} of {} {noun} failed", self.failed, self.total)
+    }
+
+    /// How the tasks of a phase run.
+    pub(super) fn task_spec(&self, phase: Phase) -> &TaskSpec {
+        match (phase, &self.spec.items, &self.spec.reassemble) {
+            (Phase::Split, ItemSource::Split(split), _) => split,
+            (Phase::Reassemble, _, Reassemble::Command(command)) => command,
+            _ => &self.spec.task,
+        }
+    }
+
+    /// Claims of the phase want their item from the store.
+    pub(super) fn has_stored_items(&self, phase: Phase) -> bool {
+        phase == Phase::Task && matches!(self.spec.items, ItemSource::List(_) | ItemSource::Split(_))
+    }
+
+    /// Everything that runs, and with whom.
+    pub(super) fn running(&self) -> impl Iterator<Item = (AttemptKey, AgentId)> {
+        self.open.iter().filter_map(|(&(phase, index), open)| match (open.state, open.last) {
+            (OpenState::Running, Some((attempt, agent))) => {
+                Some((self.key(phase, index).attempt(attempt), agent))
+            }
+            _ => None,
+        })
+    }
+
+    /// How many of its tasks wait in TODO.
+    pub(super) fn published(&self) -> u32 {
+        self.published
+    }
+
+    /// Panics if an index is wrong.
+    pub(super) fn check(&self) {
+        let ready: BTreeSet<_> =
+            self.open.iter().filter(|(_, o)| o.state == OpenState::Ready).map(|(&key, _)| key).collect();
+        assert_eq!(self.ready, ready, "project {}: index of ready tasks", self.id);
+        let published =
+            self.open.values().filter(|open| matches!(open.state, OpenState::Published(_))).count();
+        assert_eq!(self.published as usize, published, "project {}: count of published tasks", self.id);
+        for (key, open) in &self.open {
+            assert!(open.state != OpenState::Running || open.last.is_some(), "{key:?} runs nowhere");
+            assert!(open.state != OpenState::Running || !open.ended, "{key:?} runs and has ended");
+            assert!(key.0 != Phase::Task || key.1 < self.frontier, "{key:?} is beyond the frontier");
+        }
+        let open = self.open.keys().filter(|(phase, _)| *phase == Phase::Task).count();
+        let ended = (self.succeeded + self.failed) as usize;
+        assert_eq!(open + ended, self.frontier as usize, "project {}: open and ended tasks", self.id);
+        assert!(self.frontier <= self.total, "project {}: frontier beyond its end", self.id);
+        assert!(!self.state.is_ended(), "project {} has ended and is still here", self.id);
+    }
+}

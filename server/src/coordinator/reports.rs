@@ -1,0 +1,90 @@
+//! Endings: what becomes of a task when an attempt at it ended, was lost, or was handed back.
+
+use super::{
+    Coordinator, Effects,
+    project::{Open, OpenState},
+};
+use crate::{
+    domain::{AgentId, AttemptKey, Outcome, OutcomeClass, Output, Report, Usage},
+    store::Write,
+};
+
+impl Coordinator {
+    /// An agent reported an ending.
+    pub(super) fn report(&mut self, agent: AgentId, report: Report, fx: &mut Effects) {
+        let attempt = report.attempt;
+        self.agents.update(agent, |agent| agent.cancelled.remove(&attempt));
+        // Settled in any case: recorded with this batch, or of no use to anybody.
+        self.outgoing_to(agent, |out| out.settled.push(attempt));
+        if let Some(open) = self.open_of(attempt, agent) {
+            self.ended(agent, report, open, fx);
+        }
+    }
+
+    /// The infrastructure lost an attempt.
+    pub(super) fn lost(&mut self, attempt: AttemptKey, agent: AgentId, outcome: Outcome, fx: &mut Effects) {
+        if let Some(open) = self.open_of(attempt, agent) {
+            let report = Report {
+                attempt,
+                outcome,
+                usage: Usage::default(),
+                stdout: Output::empty(),
+                stderr: Output::empty(),
+            };
+            self.ended(agent, report, open, fx);
+        }
+    }
+
+    /// The highest attempt of an open task ended: record it, or try again.
+    fn ended(&mut self, agent: AgentId, report: Report, open: Open, fx: &mut Effects) {
+        let attempt = report.attempt;
+        let task = attempt.task;
+        self.agents.update(agent, |agent| agent.held.remove(&attempt));
+        let Some(project) = self.projects.get(&task.project) else { return };
+        let spec = project.task_spec(task.phase);
+        let again = match report.outcome.class() {
+            OutcomeClass::TaskFailure if spec.retries_on(&report.outcome) && open.failures < spec.retries => {
+                Some(Open { failures: open.failures + 1, ..open })
+            }
+            OutcomeClass::Loss if open.crashes < self.limits.crashes_max => {
+                Some(Open { crashes: open.crashes + 1, ..open })
+            }
+            // Cancelled, but the project is still wanted: no fault of the task's.
+            OutcomeClass::Cancelled => {
+                self.requeue_silently(attempt, agent, open, fx);
+                return;
+            }
+            _ => None,
+        };
+        if let Some(again) = again {
+            // Only a lost lease leaves room for a late report.
+            let ended = report.outcome != Outcome::LeaseLost;
+            self.set(task, Open { state: OpenState::Ready, ended, ..again });
+            fx.changed.insert(task.project);
+            let Open { failures, crashes, .. } = again;
+            fx.writes.push(Write::Requeue { agent, report: Box::new(report), failures, crashes });
+        } else {
+            let outcome = report.outcome.clone();
+            fx.writes.push(Write::Record { agent, report: Box::new(report) });
+            self.recorded(task, &outcome, fx);
+        }
+    }
+
+    /// An attempt is handed back unfinished, or never arrived.
+    pub(super) fn returned(&mut self, attempt: AttemptKey, agent: AgentId, fx: &mut Effects) {
+        self.agents.update(agent, |agent| agent.held.remove(&attempt));
+        if let Some(open) = self.open_of(attempt, agent) {
+            self.requeue_silently(attempt, agent, open, fx);
+        }
+    }
+
+    fn requeue_silently(&mut self, attempt: AttemptKey, agent: AgentId, open: Open, fx: &mut Effects) {
+        // A task that is in TODO already stays there.
+        if open.state != OpenState::Running {
+            return;
+        }
+        self.set(attempt.task, Open { state: OpenState::Ready, ..open });
+        fx.changed.insert(attempt.task.project);
+        fx.writes.push(Write::Return { agent, attempt });
+    }
+}

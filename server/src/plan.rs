@@ -1,1 +1,0 @@
-//! From a validated specification to tasks: items, placeholders, commands.

@@ -1,0 +1,69 @@
+//! One output stream of one attempt on its way into the bulk bytes.
+
+use super::super::{Context, status};
+use crate::{
+    domain::{AttemptKey, OutputStream},
+    wire::{self, Within},
+};
+use piecework_proto::v1 as pb;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+type Acks = mpsc::Sender<Result<pb::OutputAck, Status>>;
+
+/// Takes chunks until the output is complete, or not wanted any longer.
+pub(super) async fn upload(
+    context: &Context,
+    mut chunks: Streaming<pb::OutputChunk>,
+    acks: &Acks,
+) -> Result<(), Status> {
+    let Some(first) = chunks.message().await? else { return Ok(()) };
+    let (attempt, stream) = parse_first(first)?;
+    if !context.store.is_current(attempt).await.map_err(status::store)? {
+        return unwanted(acks).await;
+    }
+    let mut upload = context.outputs.upload(attempt, stream).await.map_err(status::output)?;
+    if let Some(stored) = upload.complete() {
+        return ack(acks, stored.length, true).await;
+    }
+    ack(acks, upload.durable_offset(), false).await?;
+    while let Some(chunk) = chunks.message().await? {
+        if let Some(durable) = upload.write(chunk.offset, chunk.data).await.map_err(status::output)? {
+            // Now and then: an attempt whose task has its result would fill the disk for nothing.
+            if !context.store.is_current(attempt).await.map_err(status::store)? {
+                return unwanted(acks).await;
+            }
+            ack(acks, durable, false).await?;
+        }
+        if chunk.end {
+            let stored = upload.finish().await.map_err(status::output)?;
+            return ack(acks, stored.length, true).await;
+        }
+    }
+    // Interrupted: what is durable waits for the next call.
+    Ok(())
+}
+
+fn parse_first(first: pb::OutputChunk) -> Result<(AttemptKey, OutputStream), Status> {
+    let attempt = wire::attempt_key(first.attempt).within("attempt").map_err(status::wire)?;
+    let stream = wire::stream("stream", first.stream).map_err(status::wire)?;
+    if !first.data.is_empty() || first.end {
+        return Err(status::bad_field(
+            "data",
+            "the first message of an upload carries none: wait for the first answer",
+        ));
+    }
+    Ok((attempt, stream))
+}
+
+async fn unwanted(acks: &Acks) -> Result<(), Status> {
+    send(acks, pb::OutputAck { durable_offset: 0, complete: false, unwanted: true }).await
+}
+
+async fn ack(acks: &Acks, durable_offset: u64, complete: bool) -> Result<(), Status> {
+    send(acks, pb::OutputAck { durable_offset, complete, unwanted: false }).await
+}
+
+async fn send(acks: &Acks, ack: pb::OutputAck) -> Result<(), Status> {
+    acks.send(Ok(ack)).await.map_err(|_| Status::cancelled("the agent is gone"))
+}

@@ -1,0 +1,17 @@
+//! What the program tells of itself: lines on stderr, as many as `RUST_LOG` asks for.
+
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged if `RUST_LOG` says nothing.
+const FILTER_DEFAULT: &str = "info";
+
+/// Starts logging. To be called once, by a program, never by a library.
+pub fn start() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .init();
+}

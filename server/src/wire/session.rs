@@ -1,0 +1,129 @@
+//! The control stream between an agent and the coordinator.
+
+use super::{
+    error::{WireError, WireErrorKind, Within},
+    key::{attempt_key_to_proto, attempt_keys, phase_to_proto},
+    report::report_or_lost,
+    spec::{image_to_proto, line, task_to_proto},
+};
+use crate::{
+    coordinator::{FromAgent, Hello, ToAgent},
+    domain::{AttemptKey, Phase, ProjectId, ProjectSpec},
+    plan,
+};
+use pb::{agent_message::Message as Agent, coordinator_message::Message as Coordinator};
+use piecework_proto::v1 as pb;
+use std::time::Duration;
+
+/// Longest name of an agent, its instance, runtime and version; labels have two such texts.
+const WORD_BYTES_MAX: usize = 255;
+
+/// Most labels of an agent.
+const LABELS_MAX: usize = 64;
+
+/// Most attempts that an agent may run at a time.
+const SLOTS_MAX: u32 = 4096;
+
+/// Longest reason for not being ready.
+const NOT_READY_BYTES_MAX: usize = 8 * 1024;
+
+/// How an agent introduces itself. Its version of the protocol is the caller's to check.
+///
+/// # Errors
+/// If something is missing or out of bounds.
+pub fn hello(hello: pb::Hello) -> Result<Hello, WireError> {
+    let word = |field: &str, text: String| {
+        if text.is_empty() { Err(WireError::missing(field)) } else { line(field, text, WORD_BYTES_MAX) }
+    };
+    if hello.slots > SLOTS_MAX {
+        let kind = WireErrorKind::TooMany { max: SLOTS_MAX as usize, got: hello.slots as usize };
+        return Err(WireError::new("slots", kind));
+    }
+    if hello.labels.len() > LABELS_MAX {
+        return Err(WireError::new(
+            "labels",
+            WireErrorKind::TooMany { max: LABELS_MAX, got: hello.labels.len() },
+        ));
+    }
+    let label =
+        |(name, value): (String, String)| Ok((word("labels", name)?, line("labels", value, WORD_BYTES_MAX)?));
+    Ok(Hello {
+        name: word("name", hello.name)?,
+        identity: word("identity", hello.identity)?,
+        instance: word("instance", hello.instance)?,
+        version: line("version", hello.version, WORD_BYTES_MAX)?,
+        slots: hello.slots,
+        runtime: line("runtime", hello.runtime, WORD_BYTES_MAX)?,
+        labels: hello.labels.into_iter().map(label).collect::<Result<_, WireError>>()?,
+        live: attempt_keys("live", hello.live)?,
+        unrecorded: attempt_keys("unrecorded", hello.unrecorded)?,
+        epoch_seen: hello.coordinator_epoch_seen,
+    })
+}
+
+/// What an agent says in an open session. Whether output that is not inline has arrived is the caller's to check.
+///
+/// # Errors
+/// If something is missing, or it is a second Hello.
+pub fn from_agent(message: pb::AgentMessage) -> Result<FromAgent, WireError> {
+    Ok(match message.message.ok_or_else(|| WireError::missing("message"))? {
+        Agent::Hello(_) => return Err(WireError::new("hello", WireErrorKind::Repeated)),
+        Agent::Heartbeat(pb::Heartbeat {}) => FromAgent::Heartbeat,
+        Agent::Credits(pb::Credits { attempts_max, not_ready }) => {
+            FromAgent::Credits { attempts_max, not_ready: super::report::cut(not_ready, NOT_READY_BYTES_MAX) }
+        }
+        Agent::Reports(pb::Reports { reports }) => {
+            let one = |(n, report)| report_or_lost(report).within_nth("reports.reports", n);
+            FromAgent::Reports(reports.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
+        }
+        Agent::Returned(pb::Returned { attempts }) => {
+            FromAgent::Returned(attempt_keys("attempts", attempts).within("returned")?)
+        }
+    })
+}
+
+/// A message to an agent. Assignments need more than the core knows: they are made by the session.
+#[must_use]
+pub fn to_agent(message: ToAgent, heartbeat: Duration, lease: Duration) -> Option<Coordinator> {
+    let keys = |attempts: Vec<AttemptKey>| attempts.into_iter().map(attempt_key_to_proto).collect();
+    Some(match message {
+        ToAgent::Welcome { coordinator_epoch, session_epoch, discard } => Coordinator::Welcome(pb::Welcome {
+            coordinator_epoch: coordinator_epoch.0,
+            session_epoch: session_epoch.0,
+            heartbeat_millis: millis(heartbeat),
+            lease_millis: millis(lease),
+            discard: keys(discard),
+        }),
+        ToAgent::Settled(attempts) => Coordinator::Settled(pb::Settled { attempts: keys(attempts) }),
+        ToAgent::Cancel(attempts) => Coordinator::Cancel(pb::CancelAttempts { attempts: keys(attempts) }),
+        ToAgent::Heartbeat => Coordinator::Heartbeat(pb::Heartbeat {}),
+        ToAgent::Assign(_) => return None,
+    })
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// What all attempts of one phase of a project have in common. Without an output limit of its own, a task gets the
+/// default one. None if the project has no such phase.
+#[must_use]
+pub fn run_spec_to_proto(
+    project: ProjectId,
+    phase: Phase,
+    spec: &ProjectSpec,
+    output_bytes_default: u64,
+) -> Option<pb::RunSpec> {
+    let mut task = task_to_proto(plan::phase_task(spec, phase)?);
+    if task.output_bytes_max == 0 {
+        task.output_bytes_max = output_bytes_default;
+    }
+    Some(pb::RunSpec {
+        project_id: project.0,
+        phase: phase_to_proto(phase).into(),
+        project_name: spec.name.clone(),
+        image: Some(image_to_proto(&spec.image)),
+        task: Some(task),
+        has_input: phase == Phase::Reassemble,
+    })
+}
