@@ -96,6 +96,7 @@ pub fn to_agent(message: ToAgent, heartbeat: Duration, lease: Duration) -> Optio
         }),
         ToAgent::Settled(attempts) => Coordinator::Settled(pb::Settled { attempts: keys(attempts) }),
         ToAgent::Cancel(attempts) => Coordinator::Cancel(pb::CancelAttempts { attempts: keys(attempts) }),
+        ToAgent::Heartbeat => Coordinator::Heartbeat(pb::Heartbeat {}),
         ToAgent::Assign(_) => return None,
     })
 }

@@ -295,13 +295,13 @@ async fn logs_tell_what_there_is_and_what_there_is_not() {
     check_refused(
         ask(pb::LogsRequest { index: 2, ..request.clone() }).await,
         Code::NotFound,
-        "project 1 has no task task 2: the last one is 1",
+        "project 1 has no task 2: the last one is 1",
     );
     let phase = pb::Phase::Split.into();
     check_refused(
         ask(pb::LogsRequest { phase, ..request.clone() }).await,
         Code::NotFound,
-        "project 1 has no split tasks",
+        "project 1 has no split task",
     );
     check_bad_field(
         ask(pb::LogsRequest { phase: 9, ..request.clone() }).await,
@@ -444,6 +444,14 @@ async fn a_slow_reader_holds_nobody_up() {
     let mut slow = watch(&bench, project, "").await;
     let request = pb::ResultsRequest { project: project.to_string(), ..Default::default() };
     let _idle = within(bench.projects().results(request)).await.unwrap();
+    // Opened, and read as fast as events come.
+    let started = std::time::Instant::now();
+    let mut fast = watch(&bench, project, "").await;
+    let fast = tokio::spawn(async move {
+        let mut seen = Seen::default();
+        seen.until_end(&mut fast).await;
+        seen
+    });
     let mut agent = Agent::connect(&bench, hello("host"), 4).await;
     let mut done = 0;
     while done < 200 {
@@ -460,4 +468,9 @@ async fn a_slow_reader_holds_nobody_up() {
     let mut seen = Seen::default();
     seen.until_end(&mut slow).await;
     assert_eq!(seen.ended.len(), 200);
+    let seen = within(fast).await.unwrap();
+    assert_eq!(seen.ended.len(), 200);
+    // Mere counts come at most ten times a second; besides, there are the first, the last, and a change of state.
+    let most = started.elapsed().as_millis() / 100 + 4;
+    assert!(seen.projects.len() as u128 <= most, "{} projects, at most {most}", seen.projects.len());
 }

@@ -95,7 +95,7 @@ impl Writer {
     /// # Errors
     /// See [`Writer::open_epoch`].
     pub fn load(&mut self) -> Result<Snapshot, StoreError> {
-        self.transaction(|connection| snapshot::load(connection))
+        self.transaction(snapshot::load)
     }
 
     /// As [`Store::commit`](crate::store::Store::commit).
@@ -220,6 +220,17 @@ impl Writer {
             Ok(value)
         })();
         done.map_err(|error| self.explain(error))
+    }
+
+    /// As if the disk had no more room.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        self.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn raw(&self, sql: &str) {
+        self.connection.execute_batch(sql).unwrap();
     }
 
     fn keep_reserve(&self) -> Result<(), StoreError> {
