@@ -102,7 +102,8 @@ impl Client {
         let path = socket.to_str().ok_or_else(|| missing(io::Error::other("the path is not UTF-8")))?;
         let endpoint = Endpoint::from_shared(format!("unix://{path}"))
             .map_err(|error| missing(io::Error::other(error)))?;
-        let channel = endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_MAX).connect_lazy();
+        let channel =
+            endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_MAX).connect_lazy();
         Ok(Self {
             socket: socket.to_owned(),
             projects: ProjectsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),

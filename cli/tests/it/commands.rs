@@ -17,8 +17,10 @@ async fn check(name: &str, fake: &Fake, args: &[&str]) {
 /// Replaces `2 years ago` by `AGE`, and the space around it, which depends on its length.
 fn without_ages(text: &str) -> String {
     let line = |line: &str| {
-        let columns: Vec<&str> = line.split("   ").map(str::trim).filter(|column| !column.is_empty()).collect();
-        let age = |column: &&str| if column.ends_with(" ago") { "AGE".to_owned() } else { (*column).to_owned() };
+        let columns: Vec<&str> =
+            line.split("   ").map(str::trim).filter(|column| !column.is_empty()).collect();
+        let age =
+            |column: &&str| if column.ends_with(" ago") { "AGE".to_owned() } else { (*column).to_owned() };
         match line.split_once(" (").filter(|(_, age)| age.ends_with(" ago)")) {
             Some((before, _)) => format!("{before} (AGE)"),
             None if line.contains(" ago") || line.contains("SUBMITTED") => {

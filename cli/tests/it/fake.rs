@@ -148,7 +148,8 @@ impl Fake {
     /// Listens, with all that it knew. On a runtime of its own, so that all its connections can die at once.
     pub(crate) fn serve(&mut self) {
         let _ = std::fs::remove_file(self.socket());
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = {
             let _context = runtime.enter();
             UnixListener::bind(self.socket()).unwrap()
