@@ -152,7 +152,7 @@ impl Agent {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
         }
 
-        let names = WorkerNames::new(id);
+        let names = WorkerNames::new(id.clone());
         let in_outbox = reports.iter().map(|report| report.attempt).collect();
         let adopted = adopt_or_sweep(&*runtime, &names, &in_outbox).await?;
         let live: Vec<AttemptKey> = adopted.iter().map(|adopted| adopted.attempt).collect();
