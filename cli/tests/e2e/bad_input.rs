@@ -44,7 +44,12 @@ fn empty_items() {
 
 #[test]
 fn unknown_placeholder() {
-    check(Runtime::Process, "image: x\nitems: [a]\ntask: {command: [echo, '{itme}']}\n", 2, &["{itme}", "{item}"]);
+    check(
+        Runtime::Process,
+        "image: x\nitems: [a]\ntask: {command: [echo, '{itme}']}\n",
+        2,
+        &["{itme}", "`item`", "bad.yaml:3"],
+    );
 }
 
 #[test]

@@ -65,7 +65,11 @@ impl Scene {
         assert!(stdout == expected, "lines are missing, doubled or out of order:\n{stdout}");
         let starts = self.witness.starts();
         let repeated: Vec<_> = starts.iter().filter(|&(_, &times)| times != 1).collect();
-        assert!(repeated.is_empty(), "started more than once (task, times): {repeated:?}\n{}", self.home.logs());
+        assert!(
+            repeated.is_empty(),
+            "started more than once (task, times): {repeated:?}\n{}",
+            self.home.logs()
+        );
         assert_eq!(starts.len(), TASKS as usize, "tasks that never started have results");
         self.home.wait("no container is left over", || self.home.containers().is_empty());
         assert!(self.agent.terminate().success());

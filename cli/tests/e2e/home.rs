@@ -166,7 +166,11 @@ impl Drop for Program {
 /// One of our programs, beside this test.
 fn program(name: &str) -> Command {
     let beside = Path::new(env!("CARGO_BIN_EXE_piecework")).with_file_name(name);
-    assert!(beside.exists(), "{} is missing: run `cargo test --workspace`, or build it first", beside.display());
+    assert!(
+        beside.exists(),
+        "{} is missing: run `cargo test --workspace`, or build it first",
+        beside.display()
+    );
     let mut command = Command::new(beside);
     // Nothing of the developer's own settings.
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("PIECEWORK_")) {
@@ -210,7 +214,10 @@ pub(crate) fn finish(command: &mut Command) -> Output {
 
 /// Runs `docker`, which must succeed.
 pub(crate) fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker").args(args).output().expect("docker is needed for this test: install and start it");
+    let output = Command::new("docker")
+        .args(args)
+        .output()
+        .expect("docker is needed for this test: install and start it");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "docker {args:?}: {stderr}");
     String::from_utf8(output.stdout).expect("text")

@@ -34,7 +34,8 @@ fn strange(runtime: Runtime, tasks: u32) {
     let mut sequential = Vec::new();
     for index in 0..tasks {
         let index = index.to_string();
-        let alone = Command::new("sh").args(["-c", STRANGE, "strange", &index]).stderr(Stdio::null()).output();
+        let alone =
+            Command::new("sh").args(["-c", STRANGE, "strange", &index]).stderr(Stdio::null()).output();
         sequential.extend(alone.expect("sh").stdout);
     }
     assert!(ran.stdout == sequential, "the result differs from the sequential run's");
@@ -49,7 +50,10 @@ fn strange(runtime: Runtime, tasks: u32) {
         output
     };
     let both = logs(&["4"]);
-    assert_eq!((text(&both.stdout).as_str(), text(&both.stderr).as_str()), ("second 4\n", "first 4\nthird 4\n"));
+    assert_eq!(
+        (text(&both.stdout).as_str(), text(&both.stderr).as_str()),
+        ("second 4\n", "first 4\nthird 4\n")
+    );
     let stderr = logs(&["4", "--stderr"]);
     assert!(!text(&stderr.stdout).contains("second 4"), "{}", text(&stderr.stdout));
     if runtime == Runtime::Docker {
@@ -142,9 +146,7 @@ fn a_reassemble_command_reads_the_ordered_output() {
 #[test]
 fn a_list_of_tasks_is_several_projects_in_task_order() {
     let home = Home::new(Runtime::Process);
-    let entry = |project: u32, task: serde_json::Value, phrase: &str| {
-        serde_json::json!({"cmd": "echo ", "id_projet": project, "id_task": task, "phrase": phrase, "url": "https://example.org"})
-    };
+    let entry = |project: u32, task: serde_json::Value, phrase: &str| serde_json::json!({"cmd": "echo ", "id_projet": project, "id_task": task, "phrase": phrase, "url": "https://example.org"});
     let list = serde_json::json!([
         entry(0, "10".into(), "ten"),
         entry(1, 0.into(), "other project"),
