@@ -225,7 +225,7 @@ impl Log {
     fn add(&mut self, text: &str) {
         for piece in text.split_inclusive('\n') {
             let room = LOG_LINE_CHARS_MAX.saturating_sub(self.open.chars().count());
-            self.open.extend(piece.trim_end_matches(['\n', '\r']).chars().take(room));
+            self.open.extend(plain(piece).take(room));
             if piece.ends_with('\n') {
                 self.finish_line();
             }
@@ -256,9 +256,27 @@ impl Log {
     }
 }
 
+/// Without colours, which the engine puts around what a build prints on stderr, and other control characters.
+fn plain(text: &str) -> impl Iterator<Item = char> + '_ {
+    let mut in_escape = false;
+    text.chars().filter(move |character| {
+        let hidden = in_escape || character.is_control();
+        in_escape = *character == '\u{1b}' || (in_escape && !character.is_ascii_alphabetic());
+        !hidden
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colours_are_taken_away() {
+        let mut log = Log::default();
+        log.add("\u{1b}[91mred\n\u{1b}[0m");
+        log.add("\u{1b}[1;92mgreen\u{1b}[0m [x]\n");
+        assert_eq!(log.lines, ["red", "green [x]"]);
+    }
 
     #[test]
     fn the_end_of_the_log_is_told() {
