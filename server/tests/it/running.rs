@@ -4,7 +4,9 @@ use crate::{
     agent::{Agent, hello, inline, report},
     bench::{Bench, built_in, check_bad_field, check_refused, header, items, list_spec, spec, task, within},
 };
-use piecework_proto::v1::{self as pb, item_source::Source, reassemble_spec::How, watch_event::Event};
+use piecework_proto::v1::{
+    self as pb, agent_message::Message as Say, item_source::Source, reassemble_spec::How, watch_event::Event,
+};
 use tonic::{Code, Status, Streaming};
 
 /// The whole result from a cursor on, and the project as it ended.
@@ -473,4 +475,29 @@ async fn a_slow_reader_holds_nobody_up() {
     // Mere counts come at most ten times a second; besides, there are the first, the last, and a change of state.
     let most = started.elapsed().as_millis() / 100 + 4;
     assert!(seen.projects.len() as u128 <= most, "{} projects, at most {most}", seen.projects.len());
+}
+
+#[tokio::test]
+async fn a_follower_goes_on_with_the_next_attempt_when_one_is_handed_back() {
+    let bench = Bench::start().await;
+    let project = bench.submit_good(spec(1)).await.to_string();
+    let mut leaving = Agent::connect(&bench, hello("leaving"), 1).await;
+    let first = leaving.assigned(1).await.remove(0).attempt.unwrap();
+    let any = pb::LogsRequest { project, follow: true, ..Default::default() };
+    let mut any_follower = within(bench.projects().logs(any.clone())).await.unwrap().into_inner();
+    let one = pb::LogsRequest { attempt: 1, ..any };
+    let mut one_follower = within(bench.projects().logs(one)).await.unwrap().into_inner();
+    leaving.say(Say::Credits(pb::Credits { attempts_max: 0, not_ready: "stopping".to_owned() })).await;
+    leaving.say(Say::Returned(pb::Returned { attempts: vec![first] })).await;
+    let mut next = Agent::connect(&bench, hello("next"), 1).await;
+    let second = next.assigned(1).await.remove(0).attempt.unwrap();
+    assert_eq!((second.task, second.attempt), (first.task, 2));
+    let handed_back = within(one_follower.message()).await;
+    check_refused(
+        handed_back,
+        Code::FailedPrecondition,
+        "attempt 1 of task 0 of project 1 was handed back unfinished",
+    );
+    next.report(report(second, 0, b"yes\n")).await;
+    assert_eq!(&within(any_follower.message()).await.unwrap().unwrap().data[..], b"yes\n");
 }
