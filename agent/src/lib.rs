@@ -1,6 +1,7 @@
 //! The agent of Piecework as a library: the long-lived process on a Docker host that runs attempts in workers.
 
 pub mod attempt;
+mod blocking;
 pub mod boot;
 pub mod domain;
 pub mod images;

@@ -147,8 +147,8 @@ impl Outbox {
         &self.spool
     }
 
-    /// Adds and removes endings in one transaction, durable when it returns. Then removes the spool files of what was
-    /// removed. Safe to repeat.
+    /// Adds and removes endings in one transaction, durable when it returns. Then removes the spool files that no ending
+    /// needs any longer. Safe to repeat.
     ///
     /// # Errors
     /// If nothing of it was committed, or that can't be known.
@@ -173,8 +173,16 @@ impl Outbox {
         }
         transaction.commit()?;
         drop(database);
+        for report in persist {
+            for (stream, output) in outputs(report) {
+                if !output.is_spooled() {
+                    self.spool.remove(report.attempt, stream);
+                }
+            }
+        }
         for attempt in forget {
-            self.spool.remove(*attempt);
+            self.spool.remove(*attempt, OutputStream::Stdout);
+            self.spool.remove(*attempt, OutputStream::Stderr);
         }
         Ok(())
     }
@@ -189,16 +197,23 @@ impl Outbox {
         Ok(row.is_some())
     }
 
-    /// Removes spool files of attempts that are neither in the outbox nor in `live`. Returns how many.
+    /// Removes spool files that belong neither to these reports, which are all that the outbox has, nor to an attempt in
+    /// `live`. Returns how many.
     ///
     /// # Errors
-    /// If the outbox or the directory can't be read.
-    pub fn remove_orphans(&self, live: &BTreeSet<AttemptKey>) -> Result<usize, OutboxError> {
-        let mut wanted: BTreeSet<String> = live.iter().map(ToString::to_string).collect();
-        let database = self.database();
-        let mut query = database.prepare("SELECT attempt FROM report")?;
-        for attempt in query.query_map([], |row| row.get(0))? {
-            wanted.insert(attempt?);
+    /// If the directory can't be read.
+    pub fn remove_orphans(&self, reports: &[Report], live: &[AttemptKey]) -> Result<usize, OutboxError> {
+        let mut wanted = BTreeSet::new();
+        for attempt in live {
+            wanted.insert(self.spool.path(*attempt, OutputStream::Stdout));
+            wanted.insert(self.spool.path(*attempt, OutputStream::Stderr));
+        }
+        for report in reports {
+            for (stream, output) in outputs(report) {
+                if output.is_spooled() {
+                    wanted.insert(self.spool.path(report.attempt, stream));
+                }
+            }
         }
         self.spool.remove_all_but(&wanted)
     }
@@ -261,7 +276,7 @@ fn parse(name: &str, body: &[u8], spool: &Spool) -> Result<Result<Report, Damage
         Ok(report) => report,
         Err(why) => return Ok(Err(why)),
     };
-    for (stream, output) in [(OutputStream::Stdout, &report.stdout), (OutputStream::Stderr, &report.stderr)] {
+    for (stream, output) in outputs(&report) {
         if let Output::Spooled { length, .. } = output {
             let got = spool.length(report.attempt, stream)?;
             if got != *length {
@@ -270,6 +285,10 @@ fn parse(name: &str, body: &[u8], spool: &Spool) -> Result<Result<Report, Damage
         }
     }
     Ok(Ok(report))
+}
+
+const fn outputs(report: &Report) -> [(OutputStream, &Output); 2] {
+    [(OutputStream::Stdout, &report.stdout), (OutputStream::Stderr, &report.stderr)]
 }
 
 fn decode(name: &str, body: &[u8]) -> Result<Report, DamageKind> {

@@ -100,25 +100,22 @@ impl Spool {
         Ok(Some(SpoolFile { path, file, length, digest }))
     }
 
-    /// Removes the files of an attempt. What can't be removed is removed as an orphan at the next start.
-    pub fn remove(&self, attempt: AttemptKey) {
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            let path = self.path(attempt, stream);
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "a spool file can't be removed");
-            }
+    /// Removes a file. One that can't be removed is removed as an orphan at the next start.
+    pub fn remove(&self, attempt: AttemptKey, stream: OutputStream) {
+        let path = self.path(attempt, stream);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a spool file can't be removed");
         }
     }
 
-    /// Removes the files of all attempts but these. Returns how many.
-    pub(super) fn remove_all_but(&self, wanted: &BTreeSet<String>) -> Result<usize, OutboxError> {
+    /// Removes all files but these. Returns how many.
+    pub(super) fn remove_all_but(&self, wanted: &BTreeSet<PathBuf>) -> Result<usize, OutboxError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.dir).map_err(OutboxError::file(&self.dir))? {
             let path = entry.map_err(OutboxError::file(&self.dir))?.path();
-            let attempt = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            if !wanted.contains(attempt) {
+            if !wanted.contains(&path) {
                 fs::remove_file(&path).map_err(OutboxError::file(&path))?;
                 removed += 1;
             }

@@ -84,16 +84,25 @@ fn orphans_are_removed_and_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
     let (outbox, _) = open(dir.path());
     let kept = spooled(&outbox, 1, b"kept");
-    outbox.commit(&[kept], &[]).expect("commits");
-    for index in [2, 3] {
+    outbox.commit(std::slice::from_ref(&kept), &[]).expect("commits");
+    for index in [1, 2, 3] {
         outbox.spool().create(key(index), OutputStream::Stderr).expect("created");
     }
-    assert_eq!(outbox.remove_orphans(&BTreeSet::from([key(2)])).expect("removes"), 1);
+    assert_eq!(outbox.remove_orphans(&[kept], &[key(2)]).expect("removes"), 2);
     let left: BTreeSet<_> = fs::read_dir(dir.path().join("spool"))
         .expect("reads")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
         .collect();
     assert_eq!(left, BTreeSet::from(["7-task-1-1.out".into(), "7-task-2-1.err".into()]));
+}
+
+#[test]
+fn a_spool_file_of_output_that_rides_in_its_report_goes_with_the_commit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (outbox, _) = open(dir.path());
+    outbox.spool().create(key(1), OutputStream::Stdout).expect("created").append(b"one").expect("appended");
+    outbox.commit(&[report(1, b"one")], &[]).expect("commits");
+    assert!(!outbox.spool().path(key(1), OutputStream::Stdout).exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The agent's core: a state machine without I/O, clock or async, and the driver that owns it.
 
 mod core;
+pub mod driver;
 mod effects;
 mod held;
 mod input;

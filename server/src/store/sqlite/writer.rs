@@ -95,7 +95,7 @@ impl Writer {
     /// # Errors
     /// See [`Writer::open_epoch`].
     pub fn load(&mut self) -> Result<Snapshot, StoreError> {
-        self.transaction(|connection| snapshot::load(connection))
+        self.transaction(snapshot::load)
     }
 
     /// As [`Store::commit`](crate::store::Store::commit).

@@ -1,0 +1,407 @@
+//! One attempt, from its command to its exit.
+//!
+//! ```text
+//! Running ──leader exits──▶ Clearing ──no process is left──▶ Draining ──both pipes are read──▶ Ended
+//!    └── could not be forked ──────────────────────────────────────────────────────────────────▲
+//! ```
+//!
+//! While Running it can be stopped: by its timeout, by the agent, or because it printed too much. The reason for that
+//! becomes its outcome, however the leader then ends. In Clearing, what the leader left behind is killed, so nobody holds
+//! the pipes open for long. Draining reads what is in the pipes, as far as there is room; it waits for nobody else.
+
+use crate::{
+    buffer::{OutOfRange, Unacked},
+    frame::{Exit, Outcome, Run, State, Stream, UNACKED_BYTES_MAX, Usage, cut_message},
+    oom::OomCounter,
+    reap::{self, Ending, Reaped},
+    spawn::{self, Setting},
+    stdin::Stdin,
+};
+use nix::{
+    errno::Errno,
+    sys::signal::Signal,
+    unistd::{Pid, read},
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+/// How long after SIGTERM a task that is over its time is killed.
+const TIMEOUT_GRACE_SECS: u64 = 2;
+
+/// How often SIGKILL is repeated while something is left.
+const KILL_AGAIN_MILLIS: u64 = 10;
+
+/// How long to wait for killed processes to vanish. One that hangs in the kernel is left to the end of the worker.
+const CLEAR_SECS_MAX: u64 = 5;
+
+/// How much is read from a pipe at once.
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// What never changes in this init.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) is_pid_1: bool,
+    pub(crate) setting: Setting,
+    pub(crate) oom: OomCounter,
+}
+
+/// The attempt.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    name: String,
+    phase: Phase,
+    outputs: [Output; 2],
+    output_bytes_left: u64,
+    stdin: Stdin,
+    /// The command was executed.
+    started: bool,
+    usage: Usage,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running(Running),
+    Clearing { outcome: Outcome, again: Instant, give_up: Instant },
+    Draining { outcome: Outcome },
+    Ended(Exit),
+}
+
+#[derive(Debug)]
+struct Running {
+    leader: Pid,
+    since: Instant,
+    deadline: Option<Instant>,
+    stop: Option<Stop>,
+    /// Open until the command is executed; then what it said.
+    failure: Option<OwnedFd>,
+    failure_text: Vec<u8>,
+    oom_kills_before: u64,
+}
+
+#[derive(Debug)]
+struct Stop {
+    outcome: Outcome,
+    /// When to kill; none if that was long ago.
+    kill_at: Instant,
+}
+
+#[derive(Debug)]
+struct Output {
+    pipe: Option<OwnedFd>,
+    kept: Unacked,
+}
+
+/// What of an attempt can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Failure,
+    Stdin,
+    Output(Stream),
+}
+
+impl Attempt {
+    /// Starts it. If that fails, it has ended.
+    pub(crate) fn start(run: &Run, host: &Host, now: Instant) -> Self {
+        let oom_kills_before = host.oom.count();
+        let (phase, pipes, stdin) = match spawn::spawn(run, &host.setting) {
+            Ok(spawned) => {
+                let running = Running {
+                    leader: spawned.leader,
+                    since: now,
+                    deadline: run.timeout.and_then(|timeout| now.checked_add(timeout)),
+                    stop: None,
+                    failure: Some(spawned.failure),
+                    failure_text: Vec::new(),
+                    oom_kills_before,
+                };
+                (Phase::Running(running), [Some(spawned.stdout), Some(spawned.stderr)], spawned.stdin)
+            }
+            Err(why) => {
+                (Phase::Draining { outcome: Outcome::CouldNotStart(cut_message(why)) }, [None, None], None)
+            }
+        };
+        let mut attempt = Self {
+            name: run.attempt.clone(),
+            phase,
+            outputs: pipes.map(|pipe| Output { pipe, kept: Unacked::new(UNACKED_BYTES_MAX) }),
+            output_bytes_left: run.output_bytes_max,
+            stdin: Stdin::new(stdin, run.has_stdin),
+            started: false,
+            usage: Usage::default(),
+        };
+        attempt.drain();
+        attempt
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let attempt = self.name.clone();
+        if self.exit().is_some() {
+            return State::Ended { attempt };
+        }
+        let (stdin_bytes, stdin_waiting_bytes) = self.stdin.progress();
+        State::Running { attempt, stdin_bytes, stdin_waiting_bytes }
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.started
+    }
+
+    /// How it ended, when all is over.
+    pub(crate) fn exit(&self) -> Option<&Exit> {
+        match &self.phase {
+            Phase::Ended(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn output(&self, stream: Stream) -> &Unacked {
+        &self.outputs[stream.index()].kept
+    }
+
+    pub(crate) fn stdin(&mut self) -> &mut Stdin {
+        &mut self.stdin
+    }
+
+    /// The agent has everything before the offset.
+    pub(crate) fn acknowledge(&mut self, stream: Stream, offset: u64) -> Result<(), OutOfRange> {
+        self.outputs[stream.index()].kept.forget_before(offset)?;
+        self.drain();
+        Ok(())
+    }
+
+    /// What to wait for, and whether to write to it. A pipe without room for its bytes is not waited for: that is the
+    /// back-pressure, and the end of its writers would wake init again and again.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+        let (failure, reading) = match &self.phase {
+            Phase::Running(running) => (running.failure.as_ref(), true),
+            Phase::Clearing { .. } => (None, true),
+            Phase::Draining { .. } | Phase::Ended(_) => (None, false),
+        };
+        let outputs = Stream::ALL.into_iter().filter(move |_| reading).filter_map(|stream| {
+            let output = &self.outputs[stream.index()];
+            let pipe = output.pipe.as_ref().filter(|_| self.discards() || output.kept.room() > 0)?;
+            Some((Source::Output(stream), pipe.as_fd()))
+        });
+        let failure = failure.map(|failure| (Source::Failure, failure.as_fd()));
+        let stdin = self.stdin.wants_to_write().map(|stdin| (Source::Stdin, stdin.as_fd()));
+        failure.into_iter().chain(stdin).chain(outputs)
+    }
+
+    /// Something that was waited for is there.
+    pub(crate) fn ready(&mut self, source: Source, host: &Host) {
+        match source {
+            Source::Failure => self.read_failure(),
+            Source::Stdin => self.stdin.advance(),
+            Source::Output(stream) => {
+                if self.read_output(stream) == Read::OverLimit {
+                    self.over_limit(host);
+                }
+            }
+        }
+    }
+
+    /// When [`Self::tick`] is due.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Running(running) => running.stop.as_ref().map(|stop| stop.kill_at).or(running.deadline),
+            Phase::Clearing { again, .. } => Some(*again),
+            Phase::Draining { .. } | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Does what the time calls for.
+    pub(crate) fn tick(&mut self, host: &Host, now: Instant) {
+        match &mut self.phase {
+            Phase::Running(running) => match &mut running.stop {
+                Some(stop) if stop.kill_at <= now => {
+                    stop.kill_at = now + Duration::from_millis(KILL_AGAIN_MILLIS);
+                    reap::kill_everything(host.is_pid_1);
+                }
+                None if running.deadline.is_some_and(|deadline| deadline <= now) => {
+                    self.stop(Outcome::TimedOut, Duration::from_secs(TIMEOUT_GRACE_SECS), host, now);
+                }
+                _ => {}
+            },
+            Phase::Clearing { again, give_up, .. } if *again <= now => {
+                if *give_up <= now {
+                    self.cleared();
+                } else {
+                    *again = now + Duration::from_millis(KILL_AGAIN_MILLIS);
+                    reap::kill_everything(host.is_pid_1);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// SIGTERM now and SIGKILL after the grace, unless the leader has ended. The first reason counts, the shortest
+    /// grace too.
+    pub(crate) fn stop(&mut self, outcome: Outcome, grace: Duration, host: &Host, now: Instant) {
+        let Phase::Running(running) = &mut self.phase else { return };
+        let kill_at = now.checked_add(grace).unwrap_or(now);
+        let stop = running.stop.get_or_insert(Stop { outcome, kill_at });
+        stop.kill_at = stop.kill_at.min(kill_at);
+        if grace.is_zero() {
+            self.tick(host, now);
+        } else {
+            // A process that is stopped would not see it.
+            reap::signal_group(running.leader, Signal::SIGTERM);
+            reap::signal_group(running.leader, Signal::SIGCONT);
+        }
+    }
+
+    /// A child ended: the leader, or one that was left to init.
+    pub(crate) fn collected(&mut self, child: &Reaped, host: &Host, now: Instant) {
+        reap::add(&mut self.usage, &child.usage);
+        let Phase::Running(running) = &self.phase else { return };
+        if running.leader != child.pid {
+            return;
+        }
+        self.read_failure();
+        let Phase::Running(running) = &mut self.phase else { return };
+        self.usage.wall_micros = u64::try_from((now - running.since).as_micros()).unwrap_or(u64::MAX);
+        let oom_killed = host.oom.count() > running.oom_kills_before;
+        let outcome = match (running.stop.take(), child.ending) {
+            (Some(stop), _) => stop.outcome,
+            (None, _) if !self.started => {
+                let why = String::from_utf8_lossy(&running.failure_text).into_owned();
+                let died =
+                    || format!("its process ended before the command was executed ({:?})", child.ending);
+                Outcome::CouldNotStart(cut_message(if why.is_empty() { died() } else { why }))
+            }
+            (None, Ending::Signaled(libc::SIGKILL)) if oom_killed => Outcome::OutOfMemory,
+            (None, Ending::Signaled(signal)) => Outcome::Signaled(signal),
+            (None, Ending::Exited(code)) => Outcome::Exited(code),
+        };
+        self.stdin.abandon();
+        self.phase =
+            Phase::Clearing { outcome, again: now, give_up: now + Duration::from_secs(CLEAR_SECS_MAX) };
+    }
+
+    /// Nothing is left of the attempt.
+    pub(crate) fn no_children(&mut self) {
+        if matches!(self.phase, Phase::Clearing { .. }) {
+            self.cleared();
+        }
+    }
+
+    fn cleared(&mut self) {
+        if let Phase::Clearing { outcome, .. } = &self.phase {
+            self.phase = Phase::Draining { outcome: outcome.clone() };
+            self.drain();
+        }
+    }
+
+    /// Reads the rest of both pipes as far as there is room, and ends the attempt when that is all.
+    fn drain(&mut self) {
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        for stream in Stream::ALL {
+            loop {
+                match self.read_output(stream) {
+                    Read::Some => {}
+                    // Whoever still holds the other end has nothing to do with the attempt, or hangs in the kernel.
+                    Read::NothingYet | Read::End => {
+                        self.outputs[stream.index()].pipe = None;
+                        break;
+                    }
+                    Read::NoRoom => break,
+                    Read::OverLimit => self.mark_over_limit(),
+                }
+            }
+        }
+        if let Phase::Draining { outcome } = &self.phase
+            && self.outputs.iter().all(|output| output.pipe.is_none())
+        {
+            let [stdout_length, stderr_length] = [0, 1].map(|index: usize| self.outputs[index].kept.end());
+            let outcome = outcome.clone();
+            self.phase = Phase::Ended(Exit { outcome, usage: self.usage, stdout_length, stderr_length });
+        }
+    }
+
+    fn over_limit(&mut self, host: &Host) {
+        self.stop(Outcome::OutputLimit, Duration::ZERO, host, Instant::now());
+        self.mark_over_limit();
+    }
+
+    /// Output that is cut is no success, even if the leader ended well before that was seen.
+    fn mark_over_limit(&mut self) {
+        if let Phase::Clearing { outcome, .. } | Phase::Draining { outcome } = &mut self.phase
+            && matches!(outcome, Outcome::Exited(_) | Outcome::Signaled(_))
+        {
+            *outcome = Outcome::OutputLimit;
+        }
+    }
+
+    /// Whether what comes now is thrown away: the limit is used up, and known to be passed.
+    fn discards(&self) -> bool {
+        match &self.phase {
+            Phase::Running(Running { stop: Some(Stop { outcome, .. }), .. })
+            | Phase::Clearing { outcome, .. }
+            | Phase::Draining { outcome } => *outcome == Outcome::OutputLimit,
+            _ => false,
+        }
+    }
+
+    fn read_output(&mut self, stream: Stream) -> Read {
+        let discards = self.discards();
+        let output = &mut self.outputs[stream.index()];
+        let Some(pipe) = &output.pipe else { return Read::End };
+        let room = if discards { READ_BYTES_MAX } else { output.kept.room().min(READ_BYTES_MAX) };
+        if room == 0 {
+            return Read::NoRoom;
+        }
+        let mut buffer = [0; READ_BYTES_MAX];
+        match read(pipe, &mut buffer[..room]) {
+            Ok(0) => {
+                output.pipe = None;
+                Read::End
+            }
+            Ok(count) => {
+                let kept = usize::try_from(self.output_bytes_left).map_or(count, |left| left.min(count));
+                if !discards {
+                    output.kept.push(&buffer[..kept]);
+                    self.output_bytes_left -= kept as u64;
+                }
+                if kept < count && !discards { Read::OverLimit } else { Read::Some }
+            }
+            Err(Errno::EAGAIN) => Read::NothingYet,
+            Err(Errno::EINTR) => Read::Some,
+            Err(_) => {
+                output.pipe = None;
+                Read::End
+            }
+        }
+    }
+
+    /// The command is executed when the pipe ends without a word.
+    fn read_failure(&mut self) {
+        let Phase::Running(running) = &mut self.phase else { return };
+        while let Some(failure) = &running.failure {
+            let mut buffer = [0; 1024];
+            match read(failure, &mut buffer) {
+                Ok(0) => {
+                    running.failure = None;
+                    self.started = running.failure_text.is_empty();
+                }
+                Ok(count) => running.failure_text.extend_from_slice(&buffer[..count]),
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What came of reading a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Some,
+    NothingYet,
+    NoRoom,
+    End,
+    /// Some, but more than the limit allows.
+    OverLimit,
+}

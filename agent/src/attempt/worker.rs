@@ -1,0 +1,126 @@
+//! Workers, as an attempt sees them: what they are called, how they are reached, and how they are done away with.
+
+use crate::{
+    domain::AttemptKey,
+    init_link::{self, InitReceiver, InitSender, InitState, LinkError},
+    runtime::{Connection, Runtime, WorkerError, WorkerId},
+};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long an init may take to say what it is doing, in seconds.
+const INIT_ANSWER_SECS: u64 = 10;
+
+/// How often a worker is tried to be reached, in tries.
+const REACH_TRIES: usize = 5;
+
+/// How often a worker is tried to be discarded, in tries.
+const DISCARD_TRIES: usize = 6;
+
+/// What the workers of one agent are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerNames {
+    agent: String,
+}
+
+impl WorkerNames {
+    /// From the agent's short unique id.
+    #[must_use]
+    pub const fn new(agent: String) -> Self {
+        Self { agent }
+    }
+
+    /// The worker of an attempt.
+    #[must_use]
+    pub fn worker(&self, attempt: AttemptKey) -> WorkerId {
+        WorkerId(format!("{}-{attempt}", self.agent))
+    }
+
+    /// The attempt of a worker, if it is one of ours.
+    #[must_use]
+    pub fn attempt(&self, worker: &WorkerId) -> Option<AttemptKey> {
+        worker.0.strip_prefix(&self.agent)?.strip_prefix('-')?.parse().ok()
+    }
+}
+
+/// A connection to an init that has said what it is doing.
+pub(super) struct Link {
+    pub(super) sender: InitSender,
+    pub(super) receiver: InitReceiver,
+    pub(super) state: InitState,
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreachable {
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error("its init can't be spoken to: {0}")]
+    Link(#[from] LinkError),
+    #[error("its init did not answer in {INIT_ANSWER_SECS} s")]
+    Silent,
+}
+
+/// Opens a link over a fresh connection.
+pub(super) async fn open(connection: Box<dyn Connection>) -> Result<Link, Unreachable> {
+    let answer = timeout(Duration::from_secs(INIT_ANSWER_SECS), init_link::open(connection));
+    let (sender, receiver, state) = answer.await.map_err(|_| Unreachable::Silent)??;
+    Ok(Link { sender, receiver, state })
+}
+
+/// Opens a link to a worker that is there already; tries a bounded number of times.
+pub(super) async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Link, Unreachable> {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(1))
+        .with_max_times(REACH_TRIES - 1)
+        .build();
+    loop {
+        let result = match timeout(Duration::from_secs(INIT_ANSWER_SECS), runtime.connect(worker)).await {
+            Ok(Ok(connection)) => open(connection).await,
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Unreachable::Silent),
+        };
+        match (result, waits.next()) {
+            (Ok(link), _) => return Ok(link),
+            (Err(_), Some(wait)) => sleep(wait).await,
+            (Err(error), None) => return Err(error),
+        }
+    }
+}
+
+/// Discards a worker; tries a bounded number of times. What is left over then is swept at the next start.
+pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) {
+    let mut waits = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(5))
+        .with_max_times(DISCARD_TRIES - 1)
+        .build();
+    while let Err(error) = runtime.discard(worker).await {
+        match waits.next() {
+            Some(wait) => sleep(wait).await,
+            None => {
+                tracing::warn!(%worker, %error, "a worker can't be removed; it is tried again when the agent starts");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Phase;
+
+    #[test]
+    fn the_attempt_is_read_back_from_its_workers_name() {
+        let names = WorkerNames::new("a1b2c3d4".into());
+        let attempt = AttemptKey { project: 7, phase: Phase::Reassemble, index: 0, attempt: 3 };
+        let worker = names.worker(attempt);
+        assert_eq!(worker.0, "a1b2c3d4-7-reassemble-0-3");
+        assert_eq!(names.attempt(&worker), Some(attempt));
+        assert_eq!(WorkerNames::new("a1b2".into()).attempt(&worker), None);
+        assert_eq!(WorkerNames::new("a1b2c3d4-7".into()).attempt(&worker), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! Boot as a list: lock the data directory, open the outbox, choose the runtime, adopt or sweep what is left over,
+//! dial the coordinator, and stop in the reverse order.
+
+mod choice;
+mod hands;
+mod host;
+mod identity;
+mod readiness;
+
+use crate::{
+    attempt::{Adopted, Attempts, Env, FOLLOWS_MAX, WorkerNames, adopt},
+    blocking::blocking,
+    domain::AttemptKey,
+    outbox::{Opened, Outbox, OutboxError},
+    runtime::{Runtime, RuntimeKind, WorkerId},
+    session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
+    supervisor::{
+        Core, CoreConfig, Input,
+        driver::{Driven, Driver, INPUTS_MAX},
+    },
+    sweep::sweep,
+    wire::HelloFacts,
+};
+use choice::Chosen;
+use hands::AgentHands;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::File,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+/// How long a stop waits for the core, which bounds its own waits, in seconds.
+const STOP_SECS: u64 = 30;
+
+/// How long a stop waits for workers to be gone, in seconds.
+const DISCARD_SECS: u64 = 15;
+
+/// Which runtime to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// Docker if an engine answers, else plain processes. For the one-machine mode.
+    Auto,
+    /// Docker.
+    Docker,
+    /// Plain child processes, with the same init.
+    Process,
+    /// Scripted endings, for tests.
+    Scripted,
+}
+
+/// What an agent is started with.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Holds the outbox, sockets of workers and the lock; made with mode 0700 if missing.
+    pub data: PathBuf,
+    /// The coordinator's socket.
+    pub server: PathBuf,
+    /// Its name; none means the host's.
+    pub name: Option<String>,
+    /// How many attempts at a time; none means one for each processor.
+    pub slots: Option<u32>,
+    /// Its runtime.
+    pub runtime: RuntimeChoice,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Why an agent did not start. For people; says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another agent holds the data directory.
+    #[error("another agent is running on {}", .0.display())]
+    Locked(PathBuf),
+    /// A path can't be used.
+    #[error("can't use {path}: {source}", path = .path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The runtime asked for can't be used.
+    #[error("{0}")]
+    Runtime(String),
+    /// The outbox can't be opened.
+    #[error("the outbox in {path} can't be opened: {message}", path = .path.display())]
+    Outbox {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("runtime", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// A running agent. Dropped, it ends as if it were killed: its workers live on, and the next agent on the same data
+/// directory adopts them.
+pub struct Agent {
+    kind: RuntimeKind,
+    why_not_docker: Option<String>,
+    inputs: mpsc::Sender<Input>,
+    driver: AbortOnDropHandle<Driven<AgentHands>>,
+    dialer: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+    runtime: Arc<dyn Runtime>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+    /// Held for as long as the agent lives.
+    _lock: File,
+}
+
+impl Agent {
+    /// Starts one. Returns when it is trying to reach the coordinator.
+    ///
+    /// # Errors
+    /// If its data directory or its runtime can't be used.
+    pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
+        let lock = identity::lock(&config.data)?;
+        let id = identity::agent_id(&config.data)?;
+        let chosen = choice::choose(config.runtime, &config.data, &id).await?;
+        Self::start_on(config, lock, id, chosen).await
+    }
+
+    /// Starts one on a runtime that is there already.
+    ///
+    /// # Errors
+    /// If its data directory can't be used, or the runtime can't list its workers.
+    pub async fn start_with(config: AgentConfig, runtime: Arc<dyn Runtime>) -> Result<Self, StartError> {
+        let lock = identity::lock(&config.data)?;
+        let id = identity::agent_id(&config.data)?;
+        Self::start_on(config, lock, id, Chosen { runtime, why_not_docker: None }).await
+    }
+
+    async fn start_on(
+        config: AgentConfig,
+        lock: File,
+        id: String,
+        Chosen { runtime, why_not_docker }: Chosen,
+    ) -> Result<Self, StartError> {
+        let AgentConfig { data, server, name, slots, labels, .. } = config;
+        let Opened { outbox, reports, damaged } = open_outbox(data.join("outbox")).await?;
+        for damaged in damaged {
+            tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
+        }
+
+        let names = WorkerNames::new(id);
+        let in_outbox = reports.iter().map(|report| report.attempt).collect();
+        let adopted = adopt_or_sweep(&*runtime, &names, &in_outbox).await?;
+        let live: Vec<AttemptKey> = adopted.iter().map(|adopted| adopted.attempt).collect();
+        match outbox.remove_orphans(&reports, &live) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed spool files of no attempt"),
+            Err(error) => tracing::warn!(%error, "the spool can't be tidied"),
+        }
+
+        let slots = slots.unwrap_or_else(host::processors).max(1);
+        let facts = HelloFacts {
+            name: name.unwrap_or_else(host::name),
+            identity: id.clone(),
+            instance: identity::instance()?,
+            slots,
+            runtime: runtime_name(runtime.kind()),
+            labels,
+            cpus_milli: host::processors().saturating_mul(1000),
+            memory_bytes: host::memory_bytes(),
+        };
+        let coordinator = Coordinator::new(server);
+        let lines = Lines::new(facts);
+        let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+        let (follows, growing) = mpsc::channel(FOLLOWS_MAX);
+        let blobs_dir = data.join("blobs");
+        let blobs = BlobCache::open(coordinator.bulk(), blobs_dir.clone(), BLOBS_BYTES_MAX)
+            .map_err(identity::failed(&blobs_dir))?;
+        let env = Env {
+            runtime: runtime.clone(),
+            blobs: Arc::new(blobs),
+            stdin: Arc::new(CoordinatorStdin::new(coordinator.bulk())),
+            spool: outbox.spool().clone(),
+            names,
+            inputs: inputs.clone(),
+            follows,
+        };
+        let mut hands = AgentHands {
+            attempts: Attempts::new(Arc::new(env)),
+            uploads: Uploads::new(coordinator.bulk(), outbox.spool().clone(), inputs.clone()),
+            lines: lines.clone(),
+        };
+        let core = Core::new(CoreConfig::new(slots), live, reports);
+        for adopted in adopted {
+            hands.attempts.adopt(adopted);
+        }
+
+        let stop = CancellationToken::new();
+        let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
+        let followers = Followers::new(coordinator.bulk(), growing);
+        let watch = readiness::watch(runtime.clone(), data, inputs.clone());
+        let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone());
+        Ok(Self {
+            kind: runtime.kind(),
+            why_not_docker,
+            inputs,
+            driver: spawn(driver.run()),
+            dialer: spawn(dialer.run()),
+            stop,
+            runtime,
+            _tasks: [spawn(followers.run()), spawn(watch)],
+            _lock: lock,
+        })
+    }
+
+    /// The runtime in use. With [`RuntimeChoice::Auto`], tells what was chosen.
+    #[must_use]
+    pub fn runtime(&self) -> RuntimeKind {
+        self.kind
+    }
+
+    /// With [`RuntimeChoice::Auto`] and no Docker: why not, in one line.
+    #[must_use]
+    pub fn why_not_docker(&self) -> Option<&str> {
+        self.why_not_docker.as_deref()
+    }
+
+    /// Stops it: running attempts are killed and handed back, their workers are removed.
+    pub async fn shutdown(self) {
+        // Without a driver there is nothing to stop.
+        let _ = self.inputs.send(Input::Stop).await;
+        let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
+        self.stop.cancel();
+        let all_committed = match driven {
+            Ok(Ok(Driven { hands: AgentHands { attempts, .. }, all_committed })) => {
+                // What was handed back is on its way while the workers go.
+                let _ = tokio::join!(self.dialer, attempts.finish(Duration::from_secs(DISCARD_SECS)));
+                all_committed
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the agent's driver failed");
+                false
+            }
+            Err(_) => {
+                tracing::error!("the agent's driver did not stop in {STOP_SECS} s");
+                false
+            }
+        };
+        if all_committed {
+            let nobody = BTreeSet::new();
+            let swept = timeout(Duration::from_secs(DISCARD_SECS), sweep(&*self.runtime, &nobody)).await;
+            if !matches!(swept, Ok(Ok(_))) {
+                tracing::warn!("workers may be left over; they are swept at the next start");
+            }
+        } else {
+            tracing::warn!(
+                "workers keep what is not in the outbox; the next agent on this directory adopts them"
+            );
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+async fn open_outbox(dir: PathBuf) -> Result<Opened, StartError> {
+    let path = dir.clone();
+    let opened = blocking(move || {
+        std::fs::create_dir_all(&dir).map_err(|source| OutboxError::File { path: dir.clone(), source })?;
+        Outbox::open(&dir)
+    });
+    opened.await.map_err(|error| StartError::Outbox { path, message: error.to_string() })
+}
+
+/// Adopts what lives, and removes the rest.
+async fn adopt_or_sweep(
+    runtime: &dyn Runtime,
+    names: &WorkerNames,
+    in_outbox: &BTreeSet<AttemptKey>,
+) -> Result<Vec<Adopted>, StartError> {
+    let failed = |error| StartError::Runtime(format!("left-over workers can't be listed: {error}"));
+    let adopted = adopt(runtime, names, in_outbox).await.map_err(failed)?;
+    let kept: BTreeSet<WorkerId> = adopted.iter().map(|adopted| names.worker(adopted.attempt)).collect();
+    sweep(runtime, &kept).await.map_err(failed)?;
+    Ok(adopted)
+}
+
+const fn runtime_name(kind: RuntimeKind) -> &'static str {
+    match kind {
+        RuntimeKind::Docker => "docker",
+        RuntimeKind::Process => "process",
+        RuntimeKind::Scripted => "scripted",
+    }
+}

@@ -1,0 +1,177 @@
+//! Files that images are built from: fetched from the coordinator, verified, and kept by their digest within a bound.
+
+use super::{Backoff, is_final};
+use crate::runtime::{Blobs, ImageError};
+use async_trait::async_trait;
+use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+use tokio::io::AsyncWriteExt;
+use tonic::{Status, transport::Channel};
+
+/// The most bytes that are kept, in bytes. Files that are in use count, but are not removed.
+pub const BLOBS_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+
+/// How long a file counts as in use after it was asked for, in seconds.
+const IN_USE_SECS: u64 = 3600;
+
+/// How often a file is fetched that can't be written here, or is not what it should be, in tries. A coordinator that is
+/// away is waited for without a bound: nothing could be reported to it either.
+const FETCH_TRIES: u32 = 4;
+
+type Digest32 = [u8; 32];
+
+/// The cache. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct BlobCache {
+    client: AgentSessionClient<Channel>,
+    dir: PathBuf,
+    bytes_max: u64,
+    /// One lock a file, so that it is fetched once.
+    fetches: Arc<Mutex<BTreeMap<Digest32, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+/// Why a file was not fetched.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("{}", .0.message())]
+    Call(#[from] Status),
+    #[error("{0}")]
+    File(#[from] io::Error),
+    #[error("what came does not have the digest asked for")]
+    Digest,
+}
+
+impl BlobCache {
+    /// Opens the cache in this directory, and makes it if it is missing.
+    ///
+    /// # Errors
+    /// If it can't be made or read.
+    pub fn open(client: AgentSessionClient<Channel>, dir: PathBuf, bytes_max: u64) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "part") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self { client, dir, bytes_max, fetches: Arc::default() })
+    }
+
+    async fn fetch_once(&self, sha256: &Digest32, path: &Path) -> Result<(), FetchError> {
+        let part = path.with_extension("part");
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let mut file = tokio::fs::File::from_std(file);
+        let request = v1::ReadBlobRequest { sha256: sha256.to_vec() };
+        let mut stream = self.client.clone().read_blob(request).await?.into_inner();
+        let mut digest = Sha256::new();
+        while let Some(chunk) = stream.message().await? {
+            digest.update(&chunk.data);
+            file.write_all(&chunk.data).await?;
+        }
+        file.sync_all().await?;
+        if digest.finalize()[..] != sha256[..] {
+            return Err(FetchError::Digest);
+        }
+        fs::rename(&part, path)?;
+        Ok(())
+    }
+
+    async fn fetch_with_patience(
+        &self,
+        sha256: &Digest32,
+        name: &str,
+        path: &Path,
+    ) -> Result<(), ImageError> {
+        let mut backoff = Backoff::new();
+        let mut tries_left = FETCH_TRIES;
+        loop {
+            let error = match self.fetch_once(sha256, path).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let why = format!("a file of the image ({name}) can't be had from the coordinator: {error}");
+            match &error {
+                FetchError::Call(status) if is_final(status) => return Err(ImageError::Unavailable(why)),
+                FetchError::Call(_) => {}
+                FetchError::Digest | FetchError::File(_) => tries_left -= 1,
+            }
+            match error {
+                FetchError::Digest if tries_left == 0 => return Err(ImageError::Unavailable(why)),
+                // This host's fault: another try, here or elsewhere, may do better.
+                FetchError::File(_) if tries_left == 0 => return Err(ImageError::Engine(why)),
+                _ => tracing::debug!(%why, "trying again"),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    /// Removes what was not used for longest, until the rest fits.
+    fn shrink(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            files.push((metadata.modified()?, metadata.len(), entry.path()));
+        }
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, length, _)| length).sum();
+        for (used, length, path) in files {
+            let idle = SystemTime::now().duration_since(used).unwrap_or_default();
+            if total <= self.bytes_max || idle < Duration::from_secs(IN_USE_SECS) {
+                break;
+            }
+            fs::remove_file(path)?;
+            total -= length;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Blobs for BlobCache {
+    async fn fetch(&self, sha256: &Digest32) -> Result<PathBuf, ImageError> {
+        let mut name = String::new();
+        for byte in sha256 {
+            // Writing to a string can't fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        let path = self.dir.join(&name);
+        let lock = {
+            let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+            fetches.retain(|_, lock| Arc::strong_count(lock) > 1);
+            fetches.entry(*sha256).or_default().clone()
+        };
+        let _fetching = lock.lock().await;
+        if is_intact(&path, sha256).await {
+            return Ok(path);
+        }
+        self.fetch_with_patience(sha256, &name, &path).await?;
+        let cache = self.clone();
+        if let Err(error) = crate::blocking::blocking(move || cache.shrink()).await {
+            tracing::warn!(%error, "the cache of image files can't be tidied");
+        }
+        Ok(path)
+    }
+}
+
+/// Whether the file is there and what it should be; then it counts as used now.
+async fn is_intact(path: &Path, sha256: &Digest32) -> bool {
+    let (path, sha256) = (path.to_owned(), *sha256);
+    let check = move || -> io::Result<bool> {
+        let mut file = fs::File::options().read(true).write(true).open(&path)?;
+        let mut digest = Sha256::new();
+        io::copy(&mut file, &mut digest)?;
+        file.set_modified(SystemTime::now())?;
+        Ok(digest.finalize()[..] == sha256[..])
+    };
+    crate::blocking::blocking(check).await.unwrap_or(false)
+}

@@ -1,0 +1,149 @@
+//! The control stream: dialled, pumped both ways, dialled again.
+
+use super::{Backoff, Coordinator, Lines};
+use crate::{
+    supervisor::{ConnectionId, Input},
+    wire::Incoming,
+};
+use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
+use std::time::Duration;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Channel};
+
+/// A connection that lasted as long as this is tried again at once when it ends, in seconds.
+const GOOD_CONNECTION_SECS: u64 = 5;
+
+/// How long the coordinator may take to end a stream that the agent has ended, in milliseconds.
+const FAREWELL_MILLIS: u64 = 1000;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the coordinator can't be reached: {}", chain(.0))]
+    Unreachable(#[from] tonic::transport::Error),
+    #[error("the coordinator ended the session: {}", .0.message())]
+    Refused(#[from] Status),
+    #[error("the coordinator closed the connection")]
+    ByCoordinator,
+    #[error("the agent closed the connection")]
+    ByAgent,
+    #[error("the coordinator sent what can't be understood: {0}")]
+    Nonsense(#[from] crate::wire::WireError),
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+/// Dials the coordinator, for ever.
+#[derive(Debug)]
+pub struct Dialer {
+    coordinator: Coordinator,
+    lines: Lines,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+}
+
+impl Dialer {
+    /// One that has not begun. After `stop`, an open stream may end in peace, and none is opened any more.
+    #[must_use]
+    pub const fn new(
+        coordinator: Coordinator,
+        lines: Lines,
+        inputs: mpsc::Sender<Input>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { coordinator, lines, inputs, stop }
+    }
+
+    /// Runs until it is stopped.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new();
+        let mut was_up = true;
+        while !self.stop.is_cancelled() {
+            let began = Instant::now();
+            let (ended, is_up) = match self.coordinator.connect().await {
+                Ok(client) => (self.stream(client).await, true),
+                Err(error) => (error.into(), false),
+            };
+            match ended {
+                Ended::Stopping | Ended::ByAgent => tracing::debug!(%ended),
+                // Said once, and not at each try.
+                _ if was_up => tracing::warn!("{ended}; dialling again until it answers"),
+                _ => tracing::debug!(%ended, "still dialling"),
+            }
+            was_up = is_up;
+            if began.elapsed() >= Duration::from_secs(GOOD_CONNECTION_SECS) {
+                backoff = Backoff::new();
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// One stream, from its announcement to its end.
+    async fn stream(&self, client: AgentSessionClient<Channel>) -> Ended {
+        let (connection, messages, closed) = self.lines.open();
+        // The coordinator may wait for Hello before it answers anything: the core has to hear of the stream first.
+        if self.inputs.send(Input::Connected(connection)).await.is_err() {
+            return Ended::Stopping;
+        }
+        let pump = self.pump(client, connection, messages);
+        let ended = tokio::select! {
+            ended = pump => ended,
+            () = closed.cancelled() => Ended::ByAgent,
+            () = self.farewell() => Ended::Stopping,
+        };
+        self.lines.close(connection);
+        // Without a driver nobody needs to know.
+        let _ = self.inputs.send(Input::Disconnected(connection)).await;
+        ended
+    }
+
+    async fn pump(
+        &self,
+        mut client: AgentSessionClient<Channel>,
+        connection: ConnectionId,
+        messages: mpsc::Receiver<v1::AgentMessage>,
+    ) -> Ended {
+        let mut stream = match client.session(ReceiverStream::new(messages)).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => return status.into(),
+        };
+        let mut incoming = Incoming::default();
+        loop {
+            let message = match stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ended::ByCoordinator,
+                Err(status) => return status.into(),
+            };
+            let (seq, message) = match incoming.message(message) {
+                Ok(parsed) => parsed,
+                Err(error) => return error.into(),
+            };
+            if self.inputs.send(Input::FromCoordinator { connection, seq, message }).await.is_err() {
+                return Ended::Stopping;
+            }
+        }
+    }
+
+    /// After the stop, the coordinator has a moment to take what was sent last, and to end the stream itself.
+    async fn farewell(&self) {
+        self.stop.cancelled().await;
+        self.lines.end();
+        tokio::time::sleep(Duration::from_millis(FAREWELL_MILLIS)).await;
+    }
+}
+
+/// An error with its causes, of which the last says most.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,259 @@
+//! The one task that owns the core.
+//!
+//! It takes all inputs that wait, lets the core handle them, commits what is to be kept as one transaction, and only then
+//! does the rest. When the commit fails, nothing of the batch leaves: it is kept and committed again and again, while the
+//! core goes on in a new session that says why it takes no work.
+
+use super::{ConnectionId, Core, Effects, Input, ToCoordinator};
+use crate::{
+    blocking::blocking,
+    domain::{Assignment, AttemptKey, Report},
+    outbox::{Outbox, OutboxError},
+};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+/// The most inputs that wait for the driver, in inputs. Whoever has one more waits.
+pub const INPUTS_MAX: usize = 1024;
+
+/// The most inputs in one batch, in inputs.
+const BATCH_INPUTS_MAX: usize = 1024;
+
+/// The first wait after a failed commit, in milliseconds.
+const COMMIT_BACKOFF_MIN_MILLIS: u64 = 100;
+
+/// The longest wait after a failed commit, in milliseconds.
+const COMMIT_BACKOFF_MAX_MILLIS: u64 = 5000;
+
+/// Where endings are kept.
+pub trait Journal: Send + Sync + 'static {
+    /// Adds and removes endings in one transaction. Blocks; safe to repeat.
+    ///
+    /// # Errors
+    /// If nothing of it was committed, or that can't be known.
+    fn commit(&self, persist: &[Report], forget: &[AttemptKey]) -> Result<(), OutboxError>;
+}
+
+impl Journal for Outbox {
+    fn commit(&self, persist: &[Report], forget: &[AttemptKey]) -> Result<(), OutboxError> {
+        Self::commit(self, persist, forget)
+    }
+}
+
+/// What the driver has its effects performed by. No call blocks or waits.
+pub trait Hands: Send {
+    /// An ending is gone from the outbox, or never came into it.
+    fn forget(&mut self, attempt: AttemptKey);
+    /// An ending is in the outbox: init need not keep it.
+    fn release(&mut self, attempt: AttemptKey);
+    /// An attempt is to be killed.
+    fn kill(&mut self, attempt: AttemptKey);
+    /// An attempt is to be started.
+    fn start(&mut self, assignment: Assignment);
+    /// Spooled output is to be uploaded. Repeated calls do the work once.
+    fn upload(&mut self, attempt: AttemptKey);
+    /// The coordinator is to be told something.
+    fn send(&mut self, connection: ConnectionId, seq: u64, message: ToCoordinator);
+    /// A connection is to be closed.
+    fn close(&mut self, connection: ConnectionId, why: &str);
+}
+
+/// What waits for a commit that failed.
+#[derive(Debug)]
+struct Uncommitted {
+    effects: Effects,
+    retry_at: Instant,
+    backoff: ExponentialBackoff,
+}
+
+/// Owns the core, its inputs, and what performs its effects.
+#[derive(Debug)]
+pub struct Driver<J, H> {
+    core: Core,
+    journal: Arc<J>,
+    hands: H,
+    inputs: mpsc::Receiver<Input>,
+    began: Instant,
+    uncommitted: Option<Uncommitted>,
+}
+
+/// How the driver ended.
+#[derive(Debug)]
+pub struct Driven<H> {
+    /// What performed the effects.
+    pub hands: H,
+    /// All endings are in the outbox. If not, their inits still keep them.
+    pub all_committed: bool,
+}
+
+impl<J: Journal, H: Hands> Driver<J, H> {
+    /// A driver that has not begun.
+    pub fn new(core: Core, journal: Arc<J>, hands: H, inputs: mpsc::Receiver<Input>) -> Self {
+        Self { core, journal, hands, inputs, began: Instant::now(), uncommitted: None }
+    }
+
+    /// Runs until the core has stopped.
+    pub async fn run(mut self) -> Driven<H> {
+        let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX);
+        loop {
+            let timer = self.core.next_timer(self.now()).map(|at| self.began + at);
+            let retry = self.uncommitted.as_ref().map(|uncommitted| uncommitted.retry_at);
+            tokio::select! {
+                // Inputs that wait are handled before timers.
+                biased;
+                count = self.inputs.recv_many(&mut batch, BATCH_INPUTS_MAX) => {
+                    if count == 0 {
+                        break;
+                    }
+                }
+                () = sleep_until_some(timer) => {}
+                () = sleep_until_some(retry) => {}
+            }
+            let now = self.now();
+            let mut effects = Effects::default();
+            for input in batch.drain(..) {
+                self.core.handle(input, now, &mut effects);
+            }
+            self.core.handle(Input::Tick, now, &mut effects);
+            let mut stopped = self.perform(effects).await;
+            if self.uncommitted.as_ref().is_some_and(|uncommitted| Instant::now() >= uncommitted.retry_at) {
+                stopped |= self.retry().await;
+            }
+            if stopped {
+                break;
+            }
+        }
+        Driven { hands: self.hands, all_committed: self.uncommitted.is_none() }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Performs a batch. Tells whether the core has stopped.
+    async fn perform(&mut self, mut effects: Effects) -> bool {
+        if self.uncommitted.is_none() {
+            match self.commit(&mut effects).await {
+                Ok(()) => return self.act(effects),
+                Err(error) => {
+                    tracing::error!(%error, "the outbox can't be written: nothing is reported until it can");
+                    let mut backoff = commit_backoff();
+                    let retry_at = next_retry(&mut backoff);
+                    self.uncommitted = Some(Uncommitted { effects: Effects::default(), retry_at, backoff });
+                    // The core opens a new session for these, without what is not committed.
+                    effects.sends.clear();
+                    let mut told = Effects::default();
+                    self.core.handle(Input::OutboxFailed { why: error.to_string() }, self.now(), &mut told);
+                    self.act_uncommitted(effects);
+                    return self.act_uncommitted(told);
+                }
+            }
+        }
+        self.act_uncommitted(effects)
+    }
+
+    /// Tries again to commit what could not be.
+    async fn retry(&mut self) -> bool {
+        let Some(mut uncommitted) = self.uncommitted.take() else { return false };
+        match self.commit(&mut uncommitted.effects).await {
+            Ok(()) => {
+                tracing::info!("the outbox can be written again");
+                self.act(uncommitted.effects);
+                let mut effects = Effects::default();
+                self.core.handle(Input::OutboxWorks, self.now(), &mut effects);
+                self.perform(effects).await
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the outbox still can't be written");
+                uncommitted.retry_at = next_retry(&mut uncommitted.backoff);
+                self.uncommitted = Some(uncommitted);
+                false
+            }
+        }
+    }
+
+    /// Commits; gives the reports and names back into the effects, so that it can be repeated.
+    async fn commit(&self, effects: &mut Effects) -> Result<(), OutboxError> {
+        if effects.persist.is_empty() && effects.forget.is_empty() {
+            return Ok(());
+        }
+        let journal = self.journal.clone();
+        let persist = std::mem::take(&mut effects.persist);
+        let forget = std::mem::take(&mut effects.forget);
+        let (persist, forget, result) = blocking(move || {
+            let result = journal.commit(&persist, &forget);
+            (persist, forget, result)
+        })
+        .await;
+        effects.persist = persist;
+        effects.forget = forget;
+        result
+    }
+
+    /// Performs what comes after a commit.
+    fn act(&mut self, effects: Effects) -> bool {
+        for attempt in effects.forget {
+            self.hands.forget(attempt);
+        }
+        for attempt in effects.release {
+            self.hands.release(attempt);
+        }
+        for attempt in effects.kill {
+            self.hands.kill(attempt);
+        }
+        for assignment in effects.start {
+            self.hands.start(assignment);
+        }
+        for attempt in effects.upload {
+            self.hands.upload(attempt);
+        }
+        for (connection, seq, message) in effects.sends {
+            self.hands.send(connection, seq, message);
+        }
+        for (connection, why) in effects.closes {
+            self.hands.close(connection, &why);
+        }
+        effects.stopped
+    }
+
+    /// Performs what needs no commit, and keeps the rest for when the commit succeeds.
+    fn act_uncommitted(&mut self, effects: Effects) -> bool {
+        let Effects { persist, forget, release, kill, start, upload, sends, closes, stopped } = effects;
+        if let Some(uncommitted) = &mut self.uncommitted {
+            let held = &mut uncommitted.effects;
+            held.persist.extend(persist);
+            held.forget.extend(forget);
+            held.release.extend(release);
+            held.start.extend(start);
+            held.upload.extend(upload);
+        }
+        self.act(Effects { kill, sends, closes, stopped, ..Effects::default() })
+    }
+}
+
+fn commit_backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(COMMIT_BACKOFF_MIN_MILLIS))
+        .with_max_delay(Duration::from_millis(COMMIT_BACKOFF_MAX_MILLIS))
+        .without_max_times()
+        .build()
+}
+
+fn next_retry(backoff: &mut ExponentialBackoff) -> Instant {
+    let wait = backoff.next().unwrap_or(Duration::from_millis(COMMIT_BACKOFF_MAX_MILLIS));
+    Instant::now() + wait
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

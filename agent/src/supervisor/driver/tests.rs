@@ -1,0 +1,212 @@
+//! The driver with a journal that fails on command, and hands that tell what they do.
+
+use super::*;
+use crate::{
+    domain::{Outcome, Output, Phase, Usage},
+    supervisor::{CoreConfig, FromCoordinator},
+};
+use bytes::Bytes;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Says what it is asked to commit, and does, or fails.
+struct FakeJournal {
+    told: mpsc::UnboundedSender<String>,
+    full: AtomicBool,
+    kept: Mutex<Vec<AttemptKey>>,
+}
+
+impl Journal for FakeJournal {
+    fn commit(&self, persist: &[Report], forget: &[AttemptKey]) -> Result<(), OutboxError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(OutboxError::Full);
+        }
+        let mut kept = self.kept.lock().expect("not poisoned");
+        kept.extend(persist.iter().map(|report| report.attempt));
+        kept.retain(|attempt| !forget.contains(attempt));
+        let _ = self.told.send(format!("commit +{} -{}", persist.len(), forget.len()));
+        Ok(())
+    }
+}
+
+struct FakeHands(mpsc::UnboundedSender<String>);
+
+impl FakeHands {
+    fn tell(&self, what: String) {
+        let _ = self.0.send(what);
+    }
+}
+
+impl Hands for FakeHands {
+    fn forget(&mut self, attempt: AttemptKey) {
+        self.tell(format!("forget {attempt}"));
+    }
+    fn release(&mut self, attempt: AttemptKey) {
+        self.tell(format!("release {attempt}"));
+    }
+    fn kill(&mut self, attempt: AttemptKey) {
+        self.tell(format!("kill {attempt}"));
+    }
+    fn start(&mut self, assignment: Assignment) {
+        self.tell(format!("start {}", assignment.attempt));
+    }
+    fn upload(&mut self, attempt: AttemptKey) {
+        self.tell(format!("upload {attempt}"));
+    }
+    fn send(&mut self, connection: ConnectionId, seq: u64, message: ToCoordinator) {
+        let what = match message {
+            ToCoordinator::Hello { live, unrecorded, .. } => {
+                format!("hello {} {}", live.len(), unrecorded.len())
+            }
+            ToCoordinator::Heartbeat => "heartbeat".into(),
+            ToCoordinator::Credits { attempts_max, not_ready } => {
+                format!("credits {attempts_max} {not_ready}")
+            }
+            ToCoordinator::Reports(reports) => format!("reports {}", reports.len()),
+            ToCoordinator::Returned(attempts) => format!("returned {}", attempts.len()),
+        };
+        self.tell(format!("{}#{seq} {what}", connection.0));
+    }
+    fn close(&mut self, connection: ConnectionId, why: &str) {
+        self.tell(format!("close {} {why}", connection.0));
+    }
+}
+
+struct Bench {
+    inputs: mpsc::Sender<Input>,
+    told: UnboundedReceiver<String>,
+    journal: Arc<FakeJournal>,
+    driver: tokio::task::JoinHandle<Driven<FakeHands>>,
+}
+
+impl Bench {
+    /// A driver with a welcomed session and two adopted attempts.
+    async fn new(heartbeat: Duration) -> Self {
+        let (tell, told) = mpsc::unbounded_channel();
+        let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+        let journal = Arc::new(FakeJournal {
+            told: tell.clone(),
+            full: AtomicBool::new(false),
+            kept: Mutex::new(Vec::new()),
+        });
+        let core = Core::new(CoreConfig::new(2), vec![key(1), key(2)], vec![]);
+        let driver = tokio::spawn(Driver::new(core, journal.clone(), FakeHands(tell), receiver).run());
+        let mut bench = Self { inputs, told, journal, driver };
+        bench.session(1, heartbeat).await;
+        bench.expect(&["1#1 hello 2 0", "1#2 credits 2 "]).await;
+        bench
+    }
+
+    async fn session(&mut self, number: u64, heartbeat: Duration) {
+        let connection = ConnectionId(number);
+        self.put(Input::Connected(connection)).await;
+        let message = FromCoordinator::Welcome {
+            coordinator_epoch: 1,
+            session_epoch: number,
+            heartbeat,
+            discard: vec![],
+        };
+        self.put(Input::FromCoordinator { connection, seq: 1, message }).await;
+    }
+
+    async fn put(&self, input: Input) {
+        self.inputs.send(input).await.expect("the driver runs");
+    }
+
+    async fn next(&mut self) -> String {
+        tokio::time::timeout(WAIT, self.told.recv()).await.expect("in time").expect("the driver runs")
+    }
+
+    async fn expect(&mut self, expected: &[&str]) {
+        for expected in expected {
+            assert_eq!(self.next().await, *expected);
+        }
+    }
+}
+
+fn key(index: u32) -> AttemptKey {
+    AttemptKey { project: 7, phase: Phase::Task, index, attempt: 1 }
+}
+
+fn ended(index: u32) -> Input {
+    let nothing = || Output::Inline(Bytes::new());
+    Input::Ended(Report {
+        attempt: key(index),
+        outcome: Outcome::Exited(0),
+        usage: Usage::default(),
+        stdout: nothing(),
+        stderr: nothing(),
+    })
+}
+
+const SELDOM: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn the_commit_comes_before_everything_else() {
+    let mut bench = Bench::new(SELDOM).await;
+    bench.put(ended(1)).await;
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+}
+
+#[tokio::test]
+async fn inputs_that_wait_are_committed_as_one() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+    let journal = Arc::new(FakeJournal {
+        told: tell.clone(),
+        full: AtomicBool::new(false),
+        kept: Mutex::new(Vec::new()),
+    });
+    for input in [ended(1), ended(2), Input::Stop] {
+        inputs.send(input).await.expect("room");
+    }
+    let core = Core::new(CoreConfig::new(2), vec![key(1), key(2)], vec![]);
+    tokio::spawn(Driver::new(core, journal, FakeHands(tell), receiver).run());
+    assert_eq!(told.recv().await.as_deref(), Some("commit +2 -0"));
+}
+
+#[tokio::test]
+async fn heartbeats_leave_without_any_input() {
+    let mut bench = Bench::new(Duration::from_millis(20)).await;
+    bench.expect(&["1#3 heartbeat", "1#4 heartbeat"]).await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_committed_leaves_once_it_is() {
+    let mut bench = Bench::new(SELDOM).await;
+    bench.journal.full.store(true, Ordering::SeqCst);
+    bench.put(ended(1)).await;
+    bench.expect(&["close 1 the outbox can't be written"]).await;
+    bench.put(ended(2)).await;
+    bench.session(2, SELDOM).await;
+    bench.expect(&["2#1 hello 0 2", "2#2 credits 0 the disk that holds the outbox is full"]).await;
+    bench.journal.full.store(false, Ordering::SeqCst);
+    bench
+        .expect(&[
+            "commit +2 -0",
+            "release 7-task-1-1",
+            "release 7-task-2-1",
+            "2#3 credits 2 ",
+            "2#4 reports 2",
+        ])
+        .await;
+    assert_eq!(*bench.journal.kept.lock().expect("not poisoned"), [key(1), key(2)]);
+}
+
+#[tokio::test]
+async fn it_ends_once_the_core_has_stopped() {
+    let mut bench = Bench::new(SELDOM).await;
+    bench.put(ended(1)).await;
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+    bench.put(Input::Stop).await;
+    bench.expect(&["kill 7-task-2-1", "1#4 credits 0 stopping"]).await;
+    bench.put(ended(2)).await;
+    bench.expect(&["commit +1 -0", "release 7-task-2-1", "1#5 reports 1"]).await;
+    let driven = tokio::time::timeout(WAIT, bench.driver).await.expect("in time").expect("no panic");
+    assert!(driven.all_committed);
+}
