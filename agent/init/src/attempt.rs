@@ -118,7 +118,9 @@ impl Attempt {
                 };
                 (Phase::Running(running), [Some(spawned.stdout), Some(spawned.stderr)], spawned.stdin)
             }
-            Err(why) => (Phase::Draining { outcome: Outcome::CouldNotStart(cut_message(why)) }, [None, None], None),
+            Err(why) => {
+                (Phase::Draining { outcome: Outcome::CouldNotStart(cut_message(why)) }, [None, None], None)
+            }
         };
         let mut attempt = Self {
             name: run.attempt.clone(),
@@ -265,7 +267,8 @@ impl Attempt {
             (Some(stop), _) => stop.outcome,
             (None, _) if !self.started => {
                 let why = String::from_utf8_lossy(&running.failure_text).into_owned();
-                let died = || format!("its process ended before the command was executed ({:?})", child.ending);
+                let died =
+                    || format!("its process ended before the command was executed ({:?})", child.ending);
                 Outcome::CouldNotStart(cut_message(if why.is_empty() { died() } else { why }))
             }
             (None, Ending::Signaled(libc::SIGKILL)) if oom_killed => Outcome::OutOfMemory,
@@ -273,7 +276,8 @@ impl Attempt {
             (None, Ending::Exited(code)) => Outcome::Exited(code),
         };
         self.stdin.abandon();
-        self.phase = Phase::Clearing { outcome, again: now, give_up: now + Duration::from_secs(CLEAR_SECS_MAX) };
+        self.phase =
+            Phase::Clearing { outcome, again: now, give_up: now + Duration::from_secs(CLEAR_SECS_MAX) };
     }
 
     /// Nothing is left of the attempt.

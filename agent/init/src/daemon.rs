@@ -75,7 +75,8 @@ pub(crate) fn probe() -> io::Result<()> {
             _ => Err(io::Error::other("/proc can't be mounted")),
         },
         ForkResult::Child => {
-            let works = mount_proc().is_ok() && fs::read_link("/proc/self").is_ok_and(|own| own == Path::new("1"));
+            let works =
+                mount_proc().is_ok() && fs::read_link("/proc/self").is_ok_and(|own| own == Path::new("1"));
             // SAFETY: ends the child without running anything that belongs to its parent.
             unsafe { libc::_exit(i32::from(!works)) }
         }

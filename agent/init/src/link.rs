@@ -3,7 +3,10 @@
 
 use crate::{
     attempt::Attempt,
-    frame::{CHUNK_BYTES_MAX, Decoder, Event, FRAME_VERSION, Frame, FrameError, Request, State, Stream, cut_message},
+    frame::{
+        CHUNK_BYTES_MAX, Decoder, Event, FRAME_VERSION, Frame, FrameError, Request, State, Stream,
+        cut_message,
+    },
 };
 use std::{
     io::{ErrorKind, Read, Write},

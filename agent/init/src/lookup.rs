@@ -61,7 +61,8 @@ pub(crate) fn candidates(
     if found.is_empty() {
         return Err(format!("the command `{command}` was not found in PATH ({})", path.display()));
     }
-    let executable = |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
+    let executable =
+        |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
     match found.iter().find(|file| !executable(file)) {
         Some(file) if !found.iter().any(executable) => Err(not_executable(file)),
         _ => Ok(found.into_iter().filter(executable).collect()),

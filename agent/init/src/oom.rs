@@ -46,11 +46,13 @@ fn candidates(cgroups: &str, mounts: &str) -> Vec<PathBuf> {
         }
         let name = if unified { "memory.events" } else { "memory.oom_control" };
         for mount in mounts.lines().filter_map(Mount::parse) {
-            let fits = if unified { mount.kind == "cgroup2" } else { mount.kind == "cgroup" && mount.has("memory") };
+            let fits =
+                if unified { mount.kind == "cgroup2" } else { mount.kind == "cgroup" && mount.has("memory") };
             if !fits {
                 continue;
             }
-            let inner = Path::new(path).strip_prefix(mount.root).or_else(|_| Path::new(path).strip_prefix("/"));
+            let inner =
+                Path::new(path).strip_prefix(mount.root).or_else(|_| Path::new(path).strip_prefix("/"));
             if let Ok(inner) = inner {
                 files.push(Path::new(mount.point).join(inner).join(name));
             }

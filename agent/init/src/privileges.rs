@@ -25,7 +25,9 @@ impl FromStr for TaskUser {
             let (uid, gid) = text.split_once(':')?;
             Some(Self { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
         };
-        parse().filter(|user| user.uid != 0).ok_or_else(|| format!("`{text}` is not UID:GID of an unprivileged user"))
+        parse()
+            .filter(|user| user.uid != 0)
+            .ok_or_else(|| format!("`{text}` is not UID:GID of an unprivileged user"))
     }
 }
 

@@ -100,7 +100,10 @@ pub fn descendants(root: Pid) -> Vec<Pid> {
     let parents: Vec<(Pid, Pid)> = entries
         .filter_map(|entry| {
             let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            Some((Pid::from_raw(pid), Pid::from_raw(parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
+            Some((
+                Pid::from_raw(pid),
+                Pid::from_raw(parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?),
+            ))
         })
         .collect();
     let mut found = vec![root];

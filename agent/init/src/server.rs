@@ -167,7 +167,11 @@ impl Server {
     /// task does not. Elsewhere the directory's mode guards the socket, and the user is looked at once more.
     fn is_agent(&self, socket: &UnixStream) -> bool {
         getsockopt(socket, PeerCredentials).is_ok_and(|peer| {
-            if self.host.is_pid_1 { peer.pid() == 0 } else { peer.uid() == 0 || peer.uid() == geteuid().as_raw() }
+            if self.host.is_pid_1 {
+                peer.pid() == 0
+            } else {
+                peer.uid() == 0 || peer.uid() == geteuid().as_raw()
+            }
         })
     }
 
@@ -200,7 +204,9 @@ impl Server {
                 self.attempt = Some(Attempt::start(&run, &self.host, Instant::now()));
                 link.follow([0, 0], false);
             }
-            (Request::Run(run), Some(_)) => return Err(format!("busy: {:.64} can't be started", run.attempt)),
+            (Request::Run(run), Some(_)) => {
+                return Err(format!("busy: {:.64} can't be started", run.attempt));
+            }
             (Request::Resume { stdout_offset, stderr_offset }, Some(attempt)) => {
                 if link.follows() {
                     return Err("a second Run or Resume on one connection".into());

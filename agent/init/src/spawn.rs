@@ -110,7 +110,8 @@ pub(crate) fn spawn(run: &Run, setting: &Setting) -> Result<Spawned, String> {
 fn plan(run: &Run, setting: &Setting) -> Result<Plan, String> {
     let Some(command) = run.command.first() else { return Err("the command is empty".into()) };
     let root = setting.root.as_deref();
-    let mut env: BTreeMap<&str, OsString> = run.env.iter().map(|(name, value)| (name.as_str(), value.into())).collect();
+    let mut env: BTreeMap<&str, OsString> =
+        run.env.iter().map(|(name, value)| (name.as_str(), value.into())).collect();
     let path = lookup::search_path(env.get("PATH").and_then(|path| path.to_str()), root);
     env.entry("HOME").or_insert_with(|| "/tmp".into());
     env.insert("PATH", path.clone());
@@ -214,12 +215,16 @@ fn bad_file(file: &Path, errno: Errno) -> String {
         ),
         Errno::ENOENT | Errno::ENOTDIR => format!("the command `{name}` does not exist"),
         Errno::EACCES if file.is_dir() => format!("the command `{name}` is a directory"),
-        Errno::EACCES => format!("{} for the task's user, or its file system forbids it", lookup::not_executable(file)),
+        Errno::EACCES => {
+            format!("{} for the task's user, or its file system forbids it", lookup::not_executable(file))
+        }
         Errno::ENOEXEC => format!(
             "the command `{name}` is no program for this machine: neither a binary for its processor, nor a script \
              that starts with `#!`"
         ),
-        Errno::E2BIG => format!("the command `{name}` can't be started: its arguments and environment are too long"),
+        Errno::E2BIG => {
+            format!("the command `{name}` can't be started: its arguments and environment are too long")
+        }
         _ => format!("the command `{name}` can't be executed: {}", errno.desc()),
     }
 }

@@ -152,7 +152,7 @@ impl Agent {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
         }
 
-        let names = WorkerNames::new(id);
+        let names = WorkerNames::new(id.clone());
         let in_outbox = reports.iter().map(|report| report.attempt).collect();
         let adopted = adopt_or_sweep(&*runtime, &names, &in_outbox).await?;
         let live: Vec<AttemptKey> = adopted.iter().map(|adopted| adopted.attempt).collect();
@@ -165,6 +165,7 @@ impl Agent {
         let slots = slots.unwrap_or_else(host::processors).max(1);
         let facts = HelloFacts {
             name: name.unwrap_or_else(host::name),
+            identity: id.clone(),
             instance: identity::instance()?,
             slots,
             runtime: runtime_name(runtime.kind()),

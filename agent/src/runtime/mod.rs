@@ -15,6 +15,12 @@
 //! All methods may be called concurrently. Nothing of an engine stands between 3 and 6: a task is spawned, fed, killed and
 //! waited for over the connection alone.
 
+pub mod docker;
+mod init_binary;
+mod place;
+pub mod process;
+pub mod scripted;
+
 use crate::domain::{ImageSpec, RunSpec};
 use async_trait::async_trait;
 use std::{fmt, path::PathBuf, sync::Arc};

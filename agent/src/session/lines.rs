@@ -95,6 +95,7 @@ mod tests {
     fn lines() -> Lines {
         Lines::new(HelloFacts {
             name: "host".into(),
+            identity: "d".into(),
             instance: "i".into(),
             slots: 1,
             runtime: "scripted",

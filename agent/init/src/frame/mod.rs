@@ -22,7 +22,7 @@ mod primitives;
 mod request;
 
 pub use event::{Event, Exit, Outcome, State, Usage};
-pub use primitives::{Decoder, Frame, FrameError, Reader, Writer};
+pub use primitives::{Decoder, Frame, FrameError, Reader, Writer, decode};
 pub use request::{Request, Run};
 
 /// The version of the frames; told in [`Event::Hello`]. An agent that was updated may meet an older init.

@@ -99,26 +99,31 @@ impl Decoder {
     /// # Errors
     /// If what is there is not a frame. Every later call fails too.
     pub fn take<F: Frame>(&mut self) -> Result<Option<F>, FrameError> {
-        let rest = &self.bytes[self.taken..];
-        let Some((prefix, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let length = usize::try_from(u32::from_le_bytes(*prefix)).map_err(|_| FrameError::Length)?;
-        if length == 0 {
-            return Err(FrameError::Empty);
-        }
-        let Some(&tag) = rest.first() else { return Ok(None) };
-        let max = F::length_max(tag).ok_or(FrameError::UnknownTag(tag))?;
-        if length > max {
-            return Err(FrameError::TooLong { tag, length, max });
-        }
-        let Some(fields) = rest.get(1..length) else { return Ok(None) };
-        let mut reader = Reader { rest: fields };
-        let frame = F::read(tag, &mut reader)?;
-        if !reader.rest.is_empty() {
-            return Err(FrameError::Length);
-        }
-        self.taken += 4 + length;
+        let Some((frame, length)) = decode(&self.bytes[self.taken..])? else { return Ok(None) };
+        self.taken += length;
         Ok(Some(frame))
     }
+}
+
+/// The frame that the bytes begin with, if all of it is there, and its length with all its parts.
+///
+/// # Errors
+/// If they begin with something else.
+pub fn decode<F: Frame>(bytes: &[u8]) -> Result<Option<(F, usize)>, FrameError> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = usize::try_from(u32::from_le_bytes(*prefix)).map_err(|_| FrameError::Length)?;
+    if length == 0 {
+        return Err(FrameError::Empty);
+    }
+    let Some(&tag) = rest.first() else { return Ok(None) };
+    let max = F::length_max(tag).ok_or(FrameError::UnknownTag(tag))?;
+    if length > max {
+        return Err(FrameError::TooLong { tag, length, max });
+    }
+    let Some(fields) = rest.get(1..length) else { return Ok(None) };
+    let mut reader = Reader { rest: fields };
+    let frame = F::read(tag, &mut reader)?;
+    if reader.rest.is_empty() { Ok(Some((frame, 4 + length))) } else { Err(FrameError::Length) }
 }
 
 /// Reads the fields of one frame.

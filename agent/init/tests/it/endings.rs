@@ -12,7 +12,11 @@ use std::{
 fn exit_codes_and_both_streams() {
     let (exit, link) = check_outcome(shell("echo out; echo err >&2; exit 3"), &Outcome::Exited(3));
     assert_eq!((link.stdout().as_str(), link.stderr().as_str()), ("out\n", "err\n"));
-    assert!(link.started && exit.usage.wall_micros > 0 && exit.usage.peak_memory_bytes > 0, "{:?}", exit.usage);
+    assert!(
+        link.started && exit.usage.wall_micros > 0 && exit.usage.peak_memory_bytes > 0,
+        "{:?}",
+        exit.usage
+    );
     check_outcome(command(&["true"]), &Outcome::Exited(0));
 }
 
@@ -98,7 +102,10 @@ fn what_can_t_be_started_says_why() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         text
     };
-    check_could_not_start(command(&["no-such-tool"]), &["`no-such-tool` was not found in PATH (/usr/local/sbin:"]);
+    check_could_not_start(
+        command(&["no-such-tool"]),
+        &["`no-such-tool` was not found in PATH (/usr/local/sbin:"],
+    );
     check_could_not_start(command(&["/no/such/tool"]), &["`/no/such/tool` does not exist"]);
     check_could_not_start(command(&[]), &["the command is empty"]);
     check_could_not_start(command(&["/usr"]), &["`/usr` is a directory"]);
@@ -162,7 +169,8 @@ fn what_a_task_leaves_behind_is_killed_and_does_not_delay_the_end() {
 #[test]
 fn the_usage_counts_what_was_left_to_init_too() {
     let burn = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
-    let (exit, _) = run(shell(&format!("(sh -c '{burn}' &) ; {burn}; while pgrep -f notthere$$; do :; done")));
+    let (exit, _) =
+        run(shell(&format!("(sh -c '{burn}' &) ; {burn}; while pgrep -f notthere$$; do :; done")));
     assert!(exit.usage.user_micros + exit.usage.system_micros > 10_000, "{:?}", exit.usage);
 }
 

@@ -24,7 +24,8 @@ fn without_acknowledgement_the_task_is_held_and_nothing_is_lost() {
     let init = Init::start(&[]);
     let (count, _) = (init.dir().join("count"), ());
     let mut link = init.idle();
-    let script = format!("for i in $(seq 1 100); do head -c 100000 /dev/zero; echo $i > {}; done", count.display());
+    let script =
+        format!("for i in $(seq 1 100); do head -c 100000 /dev/zero; echo $i > {}; done", count.display());
     link.run(shell(&script));
     let (mut received, mut events) = (0, Vec::new());
     while received < UNACKED_BYTES_MAX {
