@@ -34,6 +34,8 @@ pub(crate) struct EmbeddedConfig {
     /// The agent's name; none means the host's.
     pub(crate) name: Option<String>,
     pub(crate) args: EmbeddedArgs,
+    /// What is logged to stderr unless `RUST_LOG` says otherwise.
+    pub(crate) log: &'static str,
 }
 
 #[cfg(feature = "embedded")]
@@ -46,14 +48,9 @@ mod with {
     use super::{Context, EmbeddedConfig, RuntimeArg};
     use crate::{error::CliError, exit_code, output::LogWriter};
     use piecework_agent::{Agent, AgentConfig, RuntimeChoice, runtime::RuntimeKind};
-    use piecework_server::{Server, ServerConfig, StartError};
-    use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+    use piecework_server::{LEASE_DEFAULT, Server, ServerConfig, StartError};
+    use std::{collections::BTreeMap, path::Path, sync::Arc};
     use tracing_subscriber::EnvFilter;
-
-    /// How long attempts stay with an agent that is not heard from.
-    const LEASE: Duration = Duration::from_secs(30);
-    /// What is logged to stderr unless PIECEWORK_LOG says otherwise.
-    const LOG_DEFAULT: &str = "error";
 
     /// A running coordinator and its agent.
     #[derive(Debug)]
@@ -68,9 +65,9 @@ mod with {
             context: &Context,
             config: EmbeddedConfig,
         ) -> Result<Option<Self>, CliError> {
-            log_to_stderr(context);
-            let EmbeddedConfig { data, socket, name, args } = config;
-            let server = ServerConfig { data: data.clone(), socket, lease: LEASE };
+            let EmbeddedConfig { data, socket, name, args, log } = config;
+            log_to_stderr(context, log);
+            let server = ServerConfig { data: data.clone(), socket, lease: LEASE_DEFAULT };
             let server = match Server::start(server).await {
                 Ok(server) => server,
                 Err(StartError::Locked(_)) => return Ok(None),
@@ -135,8 +132,8 @@ mod with {
         CliError::new(exit_code::LOCAL_FAILURE, format!("{what} can't be started")).cause(error)
     }
 
-    fn log_to_stderr(context: &Context) {
-        let filter = EnvFilter::try_from_env("PIECEWORK_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    fn log_to_stderr(context: &Context, default: &str) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
         let screen = Arc::clone(&context.screen);
         // It fails only if there is a subscriber already.
         let _ = tracing_subscriber::fmt()
@@ -161,8 +158,8 @@ mod without {
             _context: &Context,
             config: EmbeddedConfig,
         ) -> Result<Option<Self>, CliError> {
-            let EmbeddedConfig { data, socket, name, args } = config;
-            drop((data, socket, name, args.slots, args.runtime));
+            let EmbeddedConfig { data, socket, name, args, log } = config;
+            drop((data, socket, name, args.slots, args.runtime, log));
             Err(CliError::new(
                 exit_code::LOCAL_FAILURE,
                 "this piecework was built without coordinator and agent",

@@ -158,14 +158,18 @@ fn refused(status: &tonic::Status) -> CliError {
         tonic::Code::Unavailable => exit_code::NO_COORDINATOR,
         _ => exit_code::REFUSED,
     };
-    let heading = if status.message().is_empty() { status.code().description() } else { status.message() };
-    let mut error = CliError::new(exit_code, heading);
     let details = status.get_error_details();
-    if let Some(bad) = details.bad_request() {
-        for violation in &bad.field_violations {
-            error = error.cause(format!("{}: {}", violation.field, violation.description));
-        }
-    }
+    let mut error = match details.bad_request() {
+        // The message lists the same fields, one a line.
+        Some(bad) if !bad.field_violations.is_empty() => status
+            .message()
+            .lines()
+            .fold(CliError::new(exit_code, "the coordinator finds mistakes in this"), |error, line| {
+                error.cause(line)
+            }),
+        _ if status.message().is_empty() => CliError::new(exit_code, status.code().description()),
+        _ => CliError::new(exit_code, status.message()),
+    };
     if let Some(failure) = details.precondition_failure() {
         for violation in &failure.violations {
             error = error.cause(&violation.description);

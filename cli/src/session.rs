@@ -98,7 +98,7 @@ impl Session {
 }
 
 fn config(context: &Context, args: &EmbeddedArgs) -> Result<EmbeddedConfig, CliError> {
-    Ok(EmbeddedConfig { data: context.data()?, socket: None, name: None, args: args.clone() })
+    Ok(EmbeddedConfig { data: context.data()?, socket: None, name: None, args: args.clone(), log: "error" })
 }
 
 /// Starts a coordinator and says so. None if another one holds the data directory.

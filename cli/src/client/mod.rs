@@ -27,6 +27,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+/// How often a silent coordinator is asked whether it is there, and how long its answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_MAX: Duration = Duration::from_secs(30);
+
 /// How long a lost coordinator is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -98,7 +102,8 @@ impl Client {
         let path = socket.to_str().ok_or_else(|| missing(io::Error::other("the path is not UTF-8")))?;
         let endpoint = Endpoint::from_shared(format!("unix://{path}"))
             .map_err(|error| missing(io::Error::other(error)))?;
-        let channel = endpoint.connect_lazy();
+        let channel =
+            endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_MAX).connect_lazy();
         Ok(Self {
             socket: socket.to_owned(),
             projects: ProjectsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -142,8 +147,11 @@ impl Client {
     ///
     /// # Errors
     /// As of all calls.
-    pub async fn list(&self, request: v1::ListProjectsRequest) -> Result<Vec<v1::Project>, ClientError> {
-        Ok(self.projects.clone().list(request).await?.into_inner().projects)
+    pub async fn list(
+        &self,
+        request: v1::ListProjectsRequest,
+    ) -> Result<v1::ListProjectsResponse, ClientError> {
+        Ok(self.projects.clone().list(request).await?.into_inner())
     }
 
     /// Tasks of a project.

@@ -34,11 +34,12 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
             limit: missing.min(PAGE_MAX),
             before_id: projects.last().map_or(0, |project| project.id),
         };
-        let page = if missing > 0 { client.list(request).await? } else { Vec::new() };
-        if page.is_empty() {
+        let page = client.list(request).await?;
+        let more = page.more && !page.projects.is_empty();
+        projects.extend(page.projects);
+        if !more || projects.len() >= args.limit as usize {
             break;
         }
-        projects.extend(page);
     }
     if context.is_json() {
         return context.screen.json(&Projects { projects: projects.iter().map(Project::from).collect() });

@@ -5,7 +5,7 @@ use crate::{
     context::Context,
     error::CliError,
     follow::{self, Sink},
-    output::human,
+    output::{human, json::Line},
 };
 use std::path::PathBuf;
 
@@ -33,6 +33,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         Some(path) => Sink::file(path).await?,
     };
     let project = follow::results(context, &client, project.id, args.no_wait, sink).await?;
+    if context.is_json() {
+        context.screen.json(&Line::Project((&project).into()))?;
+    }
     if !has_ended(&project) {
         let state = human::project_state(project.state());
         context.screen.note(&format!("project {} is still {state}: the result may go on", project.id));

@@ -130,7 +130,7 @@ fn failed_task(task: &v1::Task, stderr: &str) -> FailedTask {
 
 fn describe(project: &v1::Project, details: &ProjectDetails, tasks: &FailedTasks, more: bool) -> String {
     let mut lines = Vec::new();
-    let mut line = |name: &str, value: &str| lines.push(format!("{name:<11}{}", human::one_line(value)));
+    let mut line = |name: &str, value: &str| lines.push(format!("{name:<12}{}", human::one_line(value)));
     line("project", &format!("{} ({})", project.id, human::project_name(project)));
     line("state", human::project_state(project.state()));
     if !project.message.is_empty() {

@@ -22,8 +22,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let data = context.data()?;
-    let config =
-        EmbeddedConfig { data: data.clone(), socket: context.server(), name: args.name, args: args.embedded };
+    let config = EmbeddedConfig {
+        data: data.clone(),
+        socket: context.server(),
+        name: args.name,
+        args: args.embedded,
+        log: "warn",
+    };
     let mut embedded = tokio::select! {
         started = embedded::start_alone(context, config) => started?,
         () = context.interrupts.at_least(1) => return Ok(()),
