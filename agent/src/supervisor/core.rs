@@ -108,7 +108,7 @@ impl Core {
         match input {
             Input::Connected(connection) => self.connected(connection, now, effects),
             Input::FromCoordinator { connection, seq, message } => {
-                self.from_coordinator(connection, seq, message, now, effects);
+                self.coordinator_said(connection, seq, message, now, effects);
             }
             Input::Disconnected(connection) => self.disconnected(connection, effects),
             Input::Ended(report) => self.ended(report, effects),
@@ -176,7 +176,7 @@ impl Core {
         }
     }
 
-    fn from_coordinator(
+    fn coordinator_said(
         &mut self,
         connection: ConnectionId,
         seq: u64,
