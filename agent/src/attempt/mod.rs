@@ -11,6 +11,7 @@
 
 mod adopt;
 pub mod output;
+mod pump;
 mod run;
 pub mod stdin;
 mod worker;

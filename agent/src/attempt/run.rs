@@ -2,30 +2,20 @@
 
 use super::{
     Env,
-    output::{OutputGap, Sink},
-    stdin::{Feed, StdinItem},
+    pump::{Pumped, Streams},
+    stdin::Feed,
     worker::{self, Link, Unreachable},
 };
 use crate::{
     domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Phase, Report, RunSpec, Usage},
-    init_link::{InitEvent, InitExit, InitSender, InitState, LinkError, RunCommand},
+    init_link::{InitExit, InitSender, InitState, LinkError, RunCommand},
     runtime::{Gone, ImageError, PreparedImage, WorkerError, WorkerId, WorkerSpec},
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
-
-/// Between SIGTERM and SIGKILL, in seconds.
-const KILL_GRACE_SECS: u64 = 5;
-
-/// How long a killed attempt may take to end before its worker is given up, in seconds.
-const KILL_WAIT_SECS: u64 = 15;
 
 /// How often in a row a link may break without anything heard over it, in times.
 const LINK_LOSSES_MAX: u32 = 3;
-
-/// When what an attempt prints can be followed, in milliseconds after it began.
-const FOLLOW_AFTER_MILLIS: u64 = 300;
 
 /// What an attempt begins with.
 pub(super) enum Origin {
@@ -35,29 +25,13 @@ pub(super) enum Origin {
     Adopted(Box<Link>),
 }
 
-/// How the events of one link ended.
-enum Pumped {
-    Exited(InitExit),
-    Lost(LinkError),
-    /// What came over the link makes no sense.
-    Nonsense(String),
-    /// It was killed, and did not end.
-    Hung,
-}
-
 /// An attempt that runs.
 pub(super) struct Run {
     env: Arc<Env>,
     attempt: AttemptKey,
     worker: WorkerId,
     kill: CancellationToken,
-    stdout: Sink,
-    stderr: Sink,
-    stdin: Option<Feed>,
-    /// Stdin can't be had: that is how it ends.
-    stdin_failed: Option<String>,
-    /// When it can be followed; none once both outputs are, or before it began.
-    follow_at: Option<Instant>,
+    streams: Streams,
 }
 
 impl Run {
@@ -82,37 +56,25 @@ impl Run {
             }
         };
         let worker = env.names.worker(attempt);
-        let mut run = Self {
-            env,
-            attempt,
-            worker,
-            kill,
-            stdout,
-            stderr,
-            stdin: None,
-            stdin_failed: None,
-            follow_at: None,
-        };
+        let streams = Streams::new(stdout, stderr);
+        let mut run = Self { env, attempt, worker, kill, streams };
         let (outcome, usage, sender) = match run.drive(origin).await {
-            Ok((exit, sender)) => (exit.outcome, exit.usage, Some(sender)),
+            Ok((exit, sender)) => (exit.outcome, exit.usage, sender),
             Err(outcome) => (outcome, Usage::default(), None),
         };
-        let outcome = match run.stdin_failed {
-            Some(why) => Outcome::WorkerLost(cut_message(why)),
-            None => outcome,
+        let Streams { stdout, stderr, stdin_failed, .. } = run.streams;
+        let outcome = match (outcome, stdin_failed) {
+            // That is why it was killed.
+            (Outcome::Cancelled, Some(why)) => Outcome::WorkerLost(cut_message(why)),
+            (outcome, _) => outcome,
         };
-        let report = Report {
-            attempt,
-            outcome,
-            usage,
-            stdout: run.stdout.finish().await,
-            stderr: run.stderr.finish().await,
-        };
+        let (stdout, stderr) = (stdout.finish().await, stderr.finish().await);
+        let report = Report { attempt, outcome, usage, stdout, stderr };
         (report, sender)
     }
 
     /// Follows it over as many links as it takes.
-    async fn drive(&mut self, origin: Origin) -> Result<(InitExit, InitSender), Outcome> {
+    async fn drive(&mut self, origin: Origin) -> Result<(InitExit, Option<InitSender>), Outcome> {
         let (mut link, command) = match origin {
             Origin::Start(assignment) => {
                 let (link, command) = self.begin(assignment).await?;
@@ -120,18 +82,17 @@ impl Run {
             }
             Origin::Adopted(link) => (*link, None),
         };
-        self.follow_at = Some(Instant::now() + Duration::from_millis(FOLLOW_AFTER_MILLIS));
+        self.streams.begin();
         let mut losses = 0;
         loop {
-            let mut heard = false;
-            let why = match self.take_up(&mut link, command.as_ref()).await? {
-                Ok(()) => match self.pump(&mut link, &mut heard).await {
-                    Pumped::Exited(exit) => return Ok((exit, link.sender)),
-                    Pumped::Hung => return Err(Outcome::Cancelled),
-                    Pumped::Nonsense(why) => why,
-                    Pumped::Lost(error) => error.to_string(),
+            let (why, heard) = match self.take_up(&mut link, command.as_ref()).await? {
+                Ok(()) => match self.streams.pump(&self.env, &self.kill, link).await {
+                    (Pumped::Exited(exit, sender), _) => return Ok((exit, sender)),
+                    (Pumped::Hung, _) => return Err(Outcome::Cancelled),
+                    (Pumped::Nonsense(why), heard) => (why, heard),
+                    (Pumped::Lost(error), heard) => (error.to_string(), heard),
                 },
-                Err(error) => error.to_string(),
+                Err(error) => (error.to_string(), false),
             };
             losses = if heard { 1 } else { losses + 1 };
             tracing::debug!(attempt = %self.attempt, %why, losses, "the link to init broke");
@@ -189,13 +150,15 @@ impl Run {
         command: Option<&RunCommand>,
     ) -> Result<Result<(), LinkError>, Outcome> {
         let resume = match (&link.state, command) {
-            (InitState::Idle, Some(command)) if self.stdout.length() + self.stderr.length() == 0 => {
+            (InitState::Idle, Some(command))
+                if self.streams.stdout.length() + self.streams.stderr.length() == 0 =>
+            {
                 if self.kill.is_cancelled() {
                     return Err(Outcome::Cancelled);
                 }
-                self.stdin = None;
+                self.streams.stdin = None;
                 if command.has_stdin {
-                    self.stdin = Some(Feed::begin(&*self.env.stdin, self.attempt, 0));
+                    self.streams.stdin = Some(Feed::begin(&*self.env.stdin, self.attempt, 0));
                 }
                 return match link.sender.run(command).await {
                     // The link is good; the command is longer than any kernel takes.
@@ -210,7 +173,7 @@ impl Run {
                 let has_stdin =
                     command.map_or(self.attempt.phase == Phase::Reassemble, |command| command.has_stdin);
                 let offset = link.sender.stdin_sent();
-                self.stdin = has_stdin.then(|| Feed::begin(&*self.env.stdin, self.attempt, offset));
+                self.streams.stdin = has_stdin.then(|| Feed::begin(&*self.env.stdin, self.attempt, offset));
                 true
             }
             (InitState::Ended { attempt }, _) => *attempt == self.attempt.to_string(),
@@ -220,100 +183,7 @@ impl Run {
             let why = format!("its init is {:?}, not running this attempt", link.state);
             return Err(Outcome::WorkerLost(cut_message(why)));
         }
-        Ok(link.sender.resume(self.stdout.length(), self.stderr.length()).await)
-    }
-
-    /// Takes the events of one link.
-    async fn pump(&mut self, link: &mut Link, heard: &mut bool) -> Pumped {
-        let mut killed: Option<Instant> = None;
-        loop {
-            let room = link.sender.stdin_room();
-            let feed = self.stdin.as_mut().filter(|feed| room > 0 && feed.has_more());
-            let result = tokio::select! {
-                () = self.kill.cancelled(), if killed.is_none() => {
-                    killed = Some(Instant::now() + Duration::from_secs(KILL_WAIT_SECS));
-                    link.sender.kill(Duration::from_secs(KILL_GRACE_SECS)).await
-                }
-                () = sleep_until_some(killed) => return Pumped::Hung,
-                () = sleep_until_some(self.follow_at) => {
-                    self.follow().await;
-                    Ok(())
-                }
-                event = link.receiver.next() => match event {
-                    Ok(InitEvent::Exited(exit)) => return self.exited(exit),
-                    Ok(event) => {
-                        *heard = true;
-                        match self.take(event, &mut link.sender).await {
-                            Ok(sent) => sent,
-                            Err(gap) => return Pumped::Nonsense(gap.to_string()),
-                        }
-                    }
-                    Err(error) => Err(error),
-                },
-                item = next_stdin(feed, room) => {
-                    match item {
-                        StdinItem::Bytes(bytes) => link.sender.stdin(bytes).await,
-                        StdinItem::End => link.sender.close_stdin().await,
-                        StdinItem::Failed(error) => {
-                            self.stdin_failed = Some(error.to_string());
-                            self.kill.cancel();
-                            Ok(())
-                        }
-                    }
-                }
-            };
-            if let Err(error) = result {
-                return Pumped::Lost(error);
-            }
-        }
-    }
-
-    /// Takes one event. The outer error is init's fault, the inner one the link's.
-    async fn take(
-        &mut self,
-        event: InitEvent,
-        sender: &mut InitSender,
-    ) -> Result<Result<(), LinkError>, OutputGap> {
-        match event {
-            InitEvent::Output { stream, offset, bytes } => {
-                let sink = match stream {
-                    OutputStream::Stdout => &mut self.stdout,
-                    OutputStream::Stderr => &mut self.stderr,
-                };
-                sink.append(offset, bytes).await?;
-                let ack = sink.ack();
-                if let Some(growing) = sink.newly_followed() {
-                    self.env.follow(growing);
-                }
-                if let Some(offset) = ack {
-                    return Ok(sender.ack(stream, offset).await);
-                }
-            }
-            InitEvent::Started | InitEvent::StdinWritten { .. } | InitEvent::Exited(_) => {}
-        }
-        Ok(Ok(()))
-    }
-
-    fn exited(&self, exit: InitExit) -> Pumped {
-        let got = (self.stdout.length(), self.stderr.length());
-        if got == (exit.stdout_length, exit.stderr_length) {
-            Pumped::Exited(exit)
-        } else {
-            Pumped::Nonsense(format!(
-                "it printed {} and {} bytes, of which {} and {} came",
-                exit.stdout_length, exit.stderr_length, got.0, got.1
-            ))
-        }
-    }
-
-    async fn follow(&mut self) {
-        self.follow_at = None;
-        for sink in [&mut self.stdout, &mut self.stderr] {
-            sink.follow().await;
-            if let Some(growing) = sink.newly_followed() {
-                self.env.follow(growing);
-            }
-        }
+        Ok(link.sender.resume(self.streams.stdout.length(), self.streams.stderr.length()).await)
     }
 
     /// What became of a worker that can't be reached.
@@ -348,20 +218,6 @@ fn run_command(
         timeout: spec.timeout,
         output_bytes_max: spec.output_bytes_max,
         has_stdin: spec.has_input,
-    }
-}
-
-async fn next_stdin(feed: Option<&mut Feed>, room: u64) -> StdinItem {
-    match feed {
-        Some(feed) => feed.next(room).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until_some(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

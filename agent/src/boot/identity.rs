@@ -10,7 +10,10 @@ use std::{
 };
 
 /// The length of an agent's id, in bytes; twice as many hexadecimal digits.
-const ID_BYTES: usize = 4;
+const ID_BYTES: usize = 16;
+
+/// How much of it tells the agents of one host apart, in hexadecimal digits: names of workers have to be short.
+const SHORT_DIGITS: usize = 8;
 
 /// The length of a process' id, in bytes.
 const INSTANCE_BYTES: usize = 8;
@@ -33,11 +36,27 @@ pub(super) fn lock(data: &Path) -> Result<File, StartError> {
     }
 }
 
+/// An agent's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AgentId(String);
+
+impl AgentId {
+    /// Tells it from all agents.
+    pub(super) fn long(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells it from the agents of its host.
+    pub(super) fn short(&self) -> &str {
+        self.0.get(..SHORT_DIGITS).unwrap_or(&self.0)
+    }
+}
+
 /// The agent's id, made when its data directory was.
-pub(super) fn agent_id(data: &Path) -> Result<String, StartError> {
+pub(super) fn agent_id(data: &Path) -> Result<AgentId, StartError> {
     let path = data.join("agent-id");
     match fs::read_to_string(&path) {
-        Ok(text) if is_id(text.trim()) => return Ok(text.trim().to_owned()),
+        Ok(text) if is_id(text.trim()) => return Ok(AgentId(text.trim().to_owned())),
         Ok(_) => tracing::warn!(path = %path.display(), "no agent id in there; a new one is made"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(&path)(error)),
@@ -47,7 +66,7 @@ pub(super) fn agent_id(data: &Path) -> Result<String, StartError> {
     fs::write(&part, format!("{id}\n")).map_err(failed(&part))?;
     File::open(&part).and_then(|file| file.sync_all()).map_err(failed(&part))?;
     fs::rename(&part, &path).map_err(failed(&path))?;
-    Ok(id)
+    Ok(AgentId(id))
 }
 
 /// Told in Hello: made anew each time that the process starts.
@@ -98,10 +117,11 @@ mod tests {
     fn the_id_stays_and_is_made_again_if_it_is_none() {
         let dir = tempfile::tempdir().expect("a directory");
         let id = agent_id(dir.path()).expect("makes one");
-        assert!(is_id(&id), "{id}");
+        assert!(is_id(id.long()), "{id:?}");
+        assert_eq!(id.short().len(), SHORT_DIGITS);
         assert_eq!(agent_id(dir.path()).expect("reads it"), id);
         fs::write(dir.path().join("agent-id"), "../../etc").expect("writes");
         let other = agent_id(dir.path()).expect("makes one");
-        assert!(is_id(&other) && other != id, "{other}");
+        assert!(is_id(other.long()) && other != id, "{other:?}");
     }
 }

@@ -23,6 +23,7 @@ use crate::{
 };
 use choice::Chosen;
 use hands::AgentHands;
+use identity::AgentId;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -126,7 +127,7 @@ impl Agent {
     pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
         let lock = identity::lock(&config.data)?;
         let id = identity::agent_id(&config.data)?;
-        let chosen = choice::choose(config.runtime, &config.data, &id).await?;
+        let chosen = choice::choose(config.runtime, &config.data, id.short()).await?;
         Self::start_on(config, lock, id, chosen).await
     }
 
@@ -143,7 +144,7 @@ impl Agent {
     async fn start_on(
         config: AgentConfig,
         lock: File,
-        id: String,
+        id: AgentId,
         Chosen { runtime, why_not_docker }: Chosen,
     ) -> Result<Self, StartError> {
         let AgentConfig { data, server, name, slots, labels, .. } = config;
@@ -152,7 +153,7 @@ impl Agent {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
         }
 
-        let names = WorkerNames::new(id.clone());
+        let names = WorkerNames::new(id.short().to_owned());
         let in_outbox = reports.iter().map(|report| report.attempt).collect();
         let adopted = adopt_or_sweep(&*runtime, &names, &in_outbox).await?;
         let live: Vec<AttemptKey> = adopted.iter().map(|adopted| adopted.attempt).collect();
@@ -165,7 +166,7 @@ impl Agent {
         let slots = slots.unwrap_or_else(host::processors).max(1);
         let facts = HelloFacts {
             name: name.unwrap_or_else(host::name),
-            identity: id.clone(),
+            identity: id.long().to_owned(),
             instance: identity::instance()?,
             slots,
             runtime: runtime_name(runtime.kind()),

@@ -108,7 +108,7 @@ impl Core {
         match input {
             Input::Connected(connection) => self.connected(connection, now, effects),
             Input::FromCoordinator { connection, seq, message } => {
-                self.from_coordinator(connection, seq, message, now, effects);
+                self.coordinator_said(connection, seq, message, now, effects);
             }
             Input::Disconnected(connection) => self.disconnected(connection, effects),
             Input::Ended(report) => self.ended(report, effects),
@@ -117,7 +117,12 @@ impl Core {
             Input::OutboxFailed { why } => self.outbox_failed(why, effects),
             Input::OutboxWorks => self.outbox_failing.clear(),
             Input::Stop => self.stop(now, effects),
-            Input::Tick => {}
+            // Only here, after all inputs that waited: among them may be what was missed.
+            Input::Tick => {
+                if let Some(why) = self.link.as_ref().and_then(|link| link.silence(now)) {
+                    self.close(why, effects);
+                }
+            }
         }
         self.start_queued(effects);
         self.tell(now, effects);
@@ -171,7 +176,7 @@ impl Core {
         }
     }
 
-    fn from_coordinator(
+    fn coordinator_said(
         &mut self,
         connection: ConnectionId,
         seq: u64,
@@ -187,7 +192,7 @@ impl Core {
             }
             return;
         }
-        match link.number(seq) {
+        match link.number(seq, now) {
             Number::Next => {}
             Number::Repeated if self.config.planted.has(PlantedBug::SeqDuplicateNotDropped) => {}
             Number::Repeated => return,
@@ -371,9 +376,6 @@ impl Core {
     // What the coordinator is told.
 
     fn tell(&mut self, now: Duration, effects: &mut Effects) {
-        if self.link.as_ref().is_some_and(|link| link.is_unanswered(now)) {
-            self.close("the coordinator did not answer Hello", effects);
-        }
         let credits = self.credits();
         let forget_on_send = self.has(PlantedBug::ForgetOnSend);
         let Some(link) = self.link.as_mut().filter(|link| link.is_welcomed()) else { return };

@@ -14,6 +14,9 @@ const MESSAGE_INLINE_BYTES_MAX: u64 = 1024 * 1024;
 /// How long the coordinator may take to answer Hello, in seconds.
 const WELCOME_WAIT_SECS: u64 = 30;
 
+/// For how long nothing may be heard in a session, in heartbeat intervals: the coordinator answers each heartbeat.
+const SILENCE_HEARTBEATS_MAX: u32 = 3;
+
 /// What to do with a message, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
@@ -45,6 +48,8 @@ pub(super) struct Link {
     sent: u64,
     /// The number of the last message that was handled.
     heard: u64,
+    /// When anything was heard.
+    heard_at: Duration,
     session: Option<Session>,
     /// How many reports, and how many bytes of output, the message `sent` carries so far.
     batch: (usize, u64),
@@ -52,7 +57,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) const fn new(connection: ConnectionId, now: Duration) -> Self {
-        Self { connection, opened_at: now, sent: 0, heard: 0, session: None, batch: (0, 0) }
+        Self { connection, opened_at: now, sent: 0, heard: 0, heard_at: now, session: None, batch: (0, 0) }
     }
 
     pub(super) const fn connection(&self) -> ConnectionId {
@@ -63,7 +68,9 @@ impl Link {
         self.session.is_some()
     }
 
-    pub(super) const fn number(&self, seq: u64) -> Number {
+    /// Something came; tells what to do with it.
+    pub(super) fn number(&mut self, seq: u64, now: Duration) -> Number {
+        self.heard_at = now;
         if seq <= self.heard {
             Number::Repeated
         } else if seq == self.heard + 1 {
@@ -121,17 +128,24 @@ impl Link {
         }
     }
 
-    /// Hello was not answered in time.
-    pub(super) fn is_unanswered(&self, now: Duration) -> bool {
-        self.session.is_none() && now >= self.answer_by()
+    /// Why the connection is of no use any more, if nothing was heard on it for too long.
+    pub(super) fn silence(&self, now: Duration) -> Option<&'static str> {
+        (now >= self.silent_at()).then_some(match self.session {
+            None => "the coordinator did not answer Hello",
+            Some(_) => "nothing was heard from the coordinator for three heartbeats",
+        })
     }
 
-    fn answer_by(&self) -> Duration {
-        self.opened_at + Duration::from_secs(WELCOME_WAIT_SECS)
+    fn silent_at(&self) -> Duration {
+        match &self.session {
+            None => self.opened_at + Duration::from_secs(WELCOME_WAIT_SECS),
+            Some(session) => self.heard_at + session.heartbeat * SILENCE_HEARTBEATS_MAX,
+        }
     }
 
     /// When a Tick is due.
     pub(super) fn next_timer(&self) -> Duration {
-        self.session.as_ref().map_or_else(|| self.answer_by(), |session| session.heartbeat_at)
+        let silent_at = self.silent_at();
+        self.session.as_ref().map_or(silent_at, |session| session.heartbeat_at.min(silent_at))
     }
 }

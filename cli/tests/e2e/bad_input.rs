@@ -48,7 +48,7 @@ fn unknown_placeholder() {
         Runtime::Process,
         "image: x\nitems: [a]\ntask: {command: [echo, '{itme}']}\n",
         2,
-        &["{itme}", "{item}"],
+        &["{itme}", "`item`", "bad.yaml:3"],
     );
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Read,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -18,14 +18,17 @@ pub(crate) struct Witness {
 impl Witness {
     /// Listens where containers on the engine's default bridge can reach it.
     pub(crate) fn new() -> Self {
-        let gateway = super::home::docker(&[
+        let subnet = super::home::docker(&[
             "network",
             "inspect",
             "bridge",
             "--format",
-            "{{(index .IPAM.Config 0).Gateway}}",
+            "{{(index .IPAM.Config 0).Subnet}}",
         ]);
-        let listener = TcpListener::bind((gateway.trim(), 0)).expect("the bridge's own address");
+        // The engine takes the first address of the bridge for the host.
+        let network: Ipv4Addr = subnet.split('/').next().expect("a network").parse().expect("its address");
+        let host = Ipv4Addr::from_bits(network.to_bits() | 1);
+        let listener = TcpListener::bind((host, 0)).expect("the host's address on the engine's bridge");
         let address = listener.local_addr().expect("an address");
         let told: Arc<Mutex<BTreeMap<u32, u32>>> = Arc::default();
         let shared = told.clone();

@@ -111,9 +111,8 @@ mod tests {
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let (live, file) = Listener::bind(&path).unwrap();
-        // As a killed coordinator leaves it.
-        std::mem::forget(file);
+        // Its file stays when it is dropped, as a killed coordinator leaves it.
+        let live = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let said = Listener::bind(&path).map_err(|error| error.to_string()).unwrap_err();
         assert!(said.ends_with("somebody else listens there"), "{said}");
         drop(live);

@@ -6,6 +6,7 @@ mod agent;
 mod bench;
 mod boot;
 mod foreign;
+mod logs;
 mod running;
 mod session;
 mod submit;

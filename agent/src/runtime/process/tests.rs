@@ -1,1 +1,243 @@
+//! With real processes. What a host allows differs: isolated and plain workers are both tried where both can be had.
 
+use super::*;
+use crate::{
+    domain::{AttemptKey, ImageFile, Outcome, Phase, RunSpec},
+    init_link::{self, InitEvent, InitReceiver, InitSender, InitState, RunCommand},
+    sweep::{Swept, sweep},
+};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One file.
+struct OneFile([u8; 32], PathBuf);
+
+#[async_trait]
+impl Blobs for OneFile {
+    async fn fetch(&self, sha256: &[u8; 32]) -> Result<PathBuf, ImageError> {
+        if *sha256 == self.0 {
+            Ok(self.1.clone())
+        } else {
+            Err(ImageError::Unavailable("no such file".into()))
+        }
+    }
+}
+
+fn no_file() -> OneFile {
+    OneFile([0; 32], PathBuf::new())
+}
+
+/// The runtime as it is on this host, and as it is where namespaces can't be had.
+async fn runtimes(data: &Path) -> Vec<ProcessRuntime> {
+    let found = ProcessRuntime::new(&data.join("found")).await.unwrap();
+    let mut all = vec![];
+    if found.isolates() {
+        let plain = ProcessRuntime::new(&data.join("plain")).await.unwrap();
+        let mut inner = Arc::into_inner(plain.inner).unwrap();
+        inner.isolates = false;
+        all.push(ProcessRuntime { inner: Arc::new(inner) });
+    }
+    all.push(found);
+    all
+}
+
+async fn spec(runtime: &ProcessRuntime, id: &str) -> WorkerSpec {
+    let image = ImageSpec::Reference("any".into());
+    let prepared = runtime.prepare(&image, &no_file()).await.unwrap();
+    let run = RunSpec {
+        project_name: "process tests".into(),
+        image,
+        env: BTreeMap::new(),
+        workdir: None,
+        timeout: None,
+        cpus_milli: None,
+        memory_bytes: None,
+        pids_max: None,
+        network: false,
+        output_bytes_max: 1 << 20,
+        has_input: false,
+    };
+    WorkerSpec { id: WorkerId(id.into()), image: prepared, run: Arc::new(run) }
+}
+
+fn shell(script: &str, env: &[(String, String)]) -> RunCommand {
+    RunCommand {
+        attempt: AttemptKey { project: 1, phase: Phase::Task, index: 0, attempt: 1 },
+        command: ["sh", "-c", script].map(String::from).into(),
+        env: env.to_vec(),
+        workdir: None,
+        timeout: Some(Duration::from_secs(60)),
+        output_bytes_max: 10 << 20,
+        has_stdin: false,
+    }
+}
+
+/// Follows an attempt to its end, or to the end of its first line.
+async fn follow(
+    sender: &mut InitSender,
+    receiver: &mut InitReceiver,
+    to_line: bool,
+) -> (Option<Outcome>, String) {
+    let mut all = Vec::new();
+    loop {
+        match receiver.next().await.unwrap() {
+            InitEvent::Output { stream, offset, bytes } => {
+                all.extend_from_slice(&bytes);
+                sender.ack(stream, offset + bytes.len() as u64).await.unwrap();
+                if to_line && all.ends_with(b"\n") {
+                    return (None, String::from_utf8(all).unwrap());
+                }
+            }
+            InitEvent::Exited(exit) => {
+                sender.release().await.unwrap();
+                return (Some(exit.outcome), String::from_utf8(all).unwrap());
+            }
+            InitEvent::Started | InitEvent::StdinWritten { .. } => {}
+        }
+    }
+}
+
+async fn start(runtime: &ProcessRuntime, spec: &WorkerSpec, script: &str) -> (InitSender, InitReceiver) {
+    let (mut sender, receiver, state) = init_link::open(runtime.create(spec).await.unwrap()).await.unwrap();
+    assert_eq!(state, InitState::Idle);
+    sender.run(&shell(script, &spec.image.env)).await.unwrap();
+    (sender, receiver)
+}
+
+#[tokio::test]
+async fn a_task_runs_with_the_host_s_commands() {
+    let data = tempfile::tempdir().unwrap();
+    for runtime in runtimes(data.path()).await {
+        let spec = spec(&runtime, "a-1-task-0-1").await;
+        let script = "echo from $(basename $(pwd)); cat /proc/self/comm; exit 5";
+        let (mut sender, mut receiver) = start(&runtime, &spec, script).await;
+        let ended = follow(&mut sender, &mut receiver, false).await;
+        assert_eq!(ended, (Some(Outcome::Exited(5)), "from work\ncat\n".into()));
+        runtime.discard(&spec.id).await.unwrap();
+        runtime.discard(&spec.id).await.unwrap();
+        assert_eq!(runtime.workers().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn discarding_ends_everything_below() {
+    let data = tempfile::tempdir().unwrap();
+    for runtime in runtimes(data.path()).await {
+        let spec = spec(&runtime, "a-1-task-0-1").await;
+        let marker = data.path().join("marker");
+        let touch = format!("trap '' TERM; while :; do touch {}; sleep 0.02; done", marker.display());
+        let script =
+            format!("trap '' TERM; (setsid sh -c \"{touch}\" &); echo up; while :; do sleep 1; done");
+        let (mut sender, mut receiver) = start(&runtime, &spec, &script).await;
+        follow(&mut sender, &mut receiver, true).await;
+        while !marker.exists() {
+            sleep(Duration::from_millis(2)).await;
+        }
+        let file = pid_file(&runtime.inner.places.of(&spec.id).unwrap());
+        assert!(piecework_init::running(&file).is_some());
+        runtime.discard(&spec.id).await.unwrap();
+        fs::remove_file(&marker).unwrap();
+        sleep(Duration::from_millis(200)).await;
+        assert!(!marker.exists(), "a process is still there");
+        assert_eq!(runtime.why_gone(&spec.id).await, Gone::Worker("it was removed".into()));
+    }
+}
+
+#[tokio::test]
+async fn workers_outlive_their_agent_and_are_adopted() {
+    let data = tempfile::tempdir().unwrap();
+    for runtime in runtimes(data.path()).await {
+        let first = spec(&runtime, "a-1-task-0-1").await;
+        let (mut sender, mut receiver) = start(&runtime, &first, "echo one; sleep 0.2; echo two").await;
+        follow(&mut sender, &mut receiver, true).await;
+        drop((sender, receiver));
+        drop(runtime.create(&spec(&runtime, "a-1-task-1-1").await).await.unwrap());
+
+        let second = runtime.clone();
+        assert_eq!(second.workers().await.unwrap().len(), 2);
+        let (mut sender, mut receiver, state) =
+            init_link::open(second.connect(&first.id).await.unwrap()).await.unwrap();
+        assert!(!matches!(state, InitState::Idle), "{state:?}");
+        sender.resume(4, 0).await.unwrap();
+        let ended = follow(&mut sender, &mut receiver, false).await;
+        assert_eq!(ended, (Some(Outcome::Exited(0)), "two\n".into()));
+        assert_eq!(sweep(&second, &BTreeSet::new()).await.unwrap(), Swept { removed: 2, failed: 0 });
+    }
+}
+
+#[tokio::test]
+async fn a_lost_init_is_explained_and_its_pid_is_not_trusted() {
+    let data = tempfile::tempdir().unwrap();
+    for runtime in runtimes(data.path()).await {
+        let spec = spec(&runtime, "a-1-task-0-1").await;
+        let (mut sender, mut receiver) = start(&runtime, &spec, "echo up; exec sleep 600").await;
+        follow(&mut sender, &mut receiver, true).await;
+        let file = pid_file(&runtime.inner.places.of(&spec.id).unwrap());
+        kill(piecework_init::running(&file).unwrap(), Signal::SIGKILL).unwrap();
+        assert!(receiver.next().await.is_err());
+        assert!(vanished(&file).await);
+        assert_eq!(runtime.why_gone(&spec.id).await, Gone::Worker("its init was killed".into()));
+        assert!(runtime.connect(&spec.id).await.is_err());
+        // The pid is another's now: this process's own. Were it believed, the test would end here.
+        let own = piecework_init::identity(std::process::id().cast_signed()).unwrap();
+        let fields: Vec<&str> = own.split(' ').collect();
+        fs::write(&file, format!("{} 1 {}", fields[0], fields[2])).unwrap();
+        runtime.discard(&spec.id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_files_of_an_image_come_before_the_host_s() {
+    let data = tempfile::tempdir().unwrap();
+    let source = data.path().join("script");
+    fs::write(&source, "#!/bin/sh\necho own \"$@\"\n").unwrap();
+    let sha256: [u8; 32] = Sha256::digest(fs::read(&source).unwrap()).into();
+    let file = ImageFile {
+        path: "/usr/bin/ls".into(),
+        sha256,
+        mode: 0o755,
+        length: source.metadata().unwrap().len(),
+    };
+    let build = |run: &[&str], file: &ImageFile| ImageSpec::Build {
+        from: "scratch".into(),
+        files: vec![file.clone()],
+        run: run.iter().map(ToString::to_string).collect(),
+    };
+    for runtime in runtimes(data.path()).await {
+        let blobs = OneFile(sha256, source.clone());
+        let image = build(&[], &file);
+        let prepare = || runtime.prepare(&image, &blobs);
+        let (first, second) = tokio::join!(prepare(), prepare());
+        let image = first.unwrap();
+        assert_eq!(image, second.unwrap());
+        let spec = WorkerSpec { image, ..spec(&runtime, "a-1-task-0-1").await };
+        let (mut sender, mut receiver) = start(&runtime, &spec, "ls a; /bin/echo host").await;
+        assert_eq!(follow(&mut sender, &mut receiver, false).await.1, "own a\nhost\n");
+        let direct = RunCommand { command: vec!["/usr/bin/ls".into(), "b".into()], ..shell("", &[]) };
+        sender.run(&direct).await.unwrap();
+        assert_eq!(follow(&mut sender, &mut receiver, false).await.1, "own b\n");
+        runtime.discard(&spec.id).await.unwrap();
+
+        let needs_docker = runtime.prepare(&build(&["true"], &file), &blobs).await;
+        assert!(matches!(needs_docker, Err(ImageError::Unavailable(why)) if why.contains("needs Docker")));
+        let missing =
+            runtime.prepare(&build(&[], &ImageFile { sha256: [1; 32], ..file.clone() }), &blobs).await;
+        assert!(matches!(missing, Err(ImageError::Unavailable(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_can_t_start_says_why_and_leaves_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    for runtime in runtimes(data.path()).await {
+        let spec = spec(&runtime, "a-1-task-0-1").await;
+        drop(runtime.create(&spec).await.unwrap());
+        assert!(matches!(runtime.create(&spec).await, Err(WorkerError::Worker(_))), "it is there already");
+        runtime.discard(&spec.id).await.unwrap();
+        let mut inner = Arc::into_inner(runtime.inner).unwrap();
+        inner.init = "/bin/false".into();
+        let broken = ProcessRuntime { inner: Arc::new(inner) };
+        assert!(matches!(broken.create(&spec).await, Err(WorkerError::Worker(_))));
+        assert_eq!(broken.workers().await.unwrap(), []);
+    }
+}

@@ -117,9 +117,29 @@ fn heartbeats_leave_at_the_interval_that_welcome_named() {
     assert_eq!(bench.core.next_timer(bench.now - Duration::from_millis(1)), Some(bench.now));
     bench.step(Input::Tick, &[Do::Send(1, 3, ToCoordinator::Heartbeat)]);
     bench.quiet(Input::Tick);
-    bench.pass(HEARTBEAT * 5);
+    bench.quiet(from(1, 2, FromCoordinator::Heartbeat));
+    // The process was held up: one is enough to catch up.
+    bench.pass(HEARTBEAT * 5 / 2);
     bench.step(Input::Tick, &[Do::Send(1, 4, ToCoordinator::Heartbeat)]);
     bench.quiet(Input::Tick);
+}
+
+#[test]
+fn a_session_in_which_nothing_is_heard_is_closed() {
+    let mut bench = Bench::in_session(1);
+    for seq in 3..5 {
+        bench.pass(HEARTBEAT);
+        bench.step(Input::Tick, &[Do::Send(1, seq, ToCoordinator::Heartbeat)]);
+    }
+    // Anything that is heard will do, also what was heard before.
+    bench.quiet(from(1, 1, welcome(1, 1)));
+    for seq in 5..7 {
+        bench.pass(HEARTBEAT);
+        bench.step(Input::Tick, &[Do::Send(1, seq, ToCoordinator::Heartbeat)]);
+    }
+    bench.pass(HEARTBEAT);
+    bench.step(Input::Tick, &[Do::Close(1)]);
+    assert_eq!(bench.core.next_timer(bench.now), None);
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! The agent dies without a word, and another is started on its directory.
+
+use crate::bench::{Bench, alphabet, check, key, reassemble, specs, until};
+use piecework_agent::{
+    Agent, StartError,
+    domain::{Outcome, Output},
+};
+use sha2::{Digest, Sha256};
+
+#[tokio::test]
+async fn its_attempts_are_adopted_and_its_results_kept() {
+    let mut bench = Bench::new();
+    let (agent, mut session) = bench.in_session().await;
+    let slow: &[&str] = &["scripted", "print=before", "sleep=1s", "print=after"];
+    session.assign(specs(), &[(key(1), slow), (key(2), &["scripted", "print=two"])]).await;
+    check(&session.report().await, key(2), &Outcome::Exited(0), b"two\n", b"");
+    drop(agent);
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert_eq!((session.live(), session.unrecorded()), (vec![key(1)], vec![key(2)]));
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    check(&session.report().await, key(2), &Outcome::Exited(0), b"two\n", b"");
+    check(&session.report().await, key(1), &Outcome::Exited(0), b"before\nafter\n", b"");
+    session.settle(&[key(1), key(2)]).await;
+    bench.no_workers_left().await;
+}
+
+#[tokio::test]
+async fn what_ended_while_no_agent_was_there_is_reported() {
+    let mut bench = Bench::new();
+    let (agent, mut session) = bench.in_session().await;
+    session.assign(specs(), &[(key(1), &["scripted", "sleep=300ms", "print=alone", "exit=5"])]).await;
+    let runtime = bench.runtime.clone();
+    until("the worker is there", || async {
+        !piecework_agent::runtime::Runtime::workers(&runtime).await.expect("lists").is_empty()
+    })
+    .await;
+    drop((agent, session));
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    let seen = (session.live(), session.unrecorded());
+    assert!(seen == (vec![key(1)], vec![]) || seen == (vec![], vec![key(1)]), "{seen:?}");
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    check(&session.report().await, key(1), &Outcome::Exited(5), b"alone\n", b"");
+}
+
+#[tokio::test]
+async fn long_output_goes_on_where_the_spool_ends() {
+    let mut bench = Bench::new();
+    let (agent, mut session) = bench.in_session().await;
+    // Far more than init keeps: what the first agent has spooled can't be had again.
+    let script: &[&str] = &["scripted", "bytes=3000000", "sleep=1s", "bytes=3000000"];
+    session.assign(specs(), &[(key(1), script)]).await;
+    let spooled = bench.data().join("outbox/spool").join(format!("{}.out", key(1)));
+    until("the first half is spooled", || async {
+        std::fs::metadata(&spooled).is_ok_and(|metadata| metadata.len() == 3_000_000)
+    })
+    .await;
+    drop((agent, session));
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert_eq!(session.live(), [key(1)]);
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    let report = session.report().await;
+    let expected = [alphabet(3_000_000), alphabet(3_000_000)].concat();
+    assert_eq!(report.outcome, Outcome::Exited(0));
+    assert_eq!(
+        report.stdout,
+        Output::Spooled { length: 6_000_000, sha256: Sha256::digest(&expected).into() }
+    );
+    assert!(bench.coordinator.bulk().outputs[&(key(1), 1)] == expected, "the bytes are the same");
+}
+
+#[tokio::test]
+async fn stdin_goes_on_where_init_has_it() {
+    let mut bench = Bench::new();
+    let input = alphabet(3_000_000);
+    bench.coordinator.bulk().stdin.insert(reassemble(), input.clone());
+    // The first agent gets some of it, and then waits for the rest for ever.
+    bench.coordinator.bulk().breaks = [vec![1_000_000], vec![0; 1000]].concat();
+    let (agent, mut session) = bench.in_session().await;
+    session.assign(specs(), &[(reassemble(), &["scripted", "cat"])]).await;
+    let coordinator = &bench.coordinator;
+    until("stdin breaks off", || async { coordinator.bulk().breaks.len() < 998 }).await;
+    drop((agent, session));
+    bench.coordinator.bulk().breaks.clear();
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert_eq!(session.live(), [reassemble()]);
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    let report = session.report().await;
+    assert_eq!(report.outcome, Outcome::Exited(0));
+    assert!(bench.coordinator.bulk().outputs[&(reassemble(), 1)] == input, "the bytes are the same");
+}
+
+#[tokio::test]
+async fn an_upload_that_was_under_way_goes_on() {
+    let mut bench = Bench::new();
+    bench.coordinator.bulk().breaks = [vec![1_000_000], vec![0; 1000]].concat();
+    let (agent, mut session) = bench.in_session().await;
+    session.assign(specs(), &[(key(1), &["scripted", "bytes=4000000"])]).await;
+    let coordinator = &bench.coordinator;
+    until("the upload breaks", || async { coordinator.bulk().breaks.len() < 998 }).await;
+    bench.no_workers_left().await;
+    drop((agent, session));
+    bench.coordinator.bulk().breaks.clear();
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert_eq!((session.live(), session.unrecorded()), (vec![], vec![key(1)]));
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    assert_eq!(session.report().await.outcome, Outcome::Exited(0));
+    assert!(bench.coordinator.bulk().outputs[&(key(1), 1)] == alphabet(4_000_000), "the bytes are the same");
+}
+
+#[tokio::test]
+async fn one_agent_at_a_time() {
+    let bench = Bench::new();
+    let _agent = bench.agent().await;
+    let runtime = std::sync::Arc::new(bench.runtime.clone());
+    let second = Agent::start_with(bench.config(piecework_agent::RuntimeChoice::Scripted), runtime).await;
+    assert!(matches!(second, Err(StartError::Locked(path)) if path == bench.data()));
+}
