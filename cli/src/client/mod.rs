@@ -1,7 +1,7 @@
 //! The connection to a coordinator: tonic over a Unix socket.
 //!
 //! Calls that ask for something once fail at once if no coordinator is there. Submissions, and the streams that follow a
-//! project, outlive a restart of the coordinator: [`submit`] tries again under the same idempotency key, and [`follow`]
+//! project, outlive a restart of the coordinator: `submit` tries again under the same idempotency key, and `follow`
 //! reconnects with its cursor.
 
 mod follow;
