@@ -79,7 +79,9 @@ def check_call(channel):
 
 
 def main():
-    with grpc.insecure_channel(f"unix://{sys.argv[1]}") as channel:
+    # grpcio would send the socket's path as the authority, which HTTP/2 servers in Rust refuse as malformed.
+    options = [("grpc.default_authority", "localhost")]
+    with grpc.insecure_channel(f"unix://{sys.argv[1]}", options=options) as channel:
         grpc.channel_ready_future(channel).result(timeout=TIMEOUT_SECS)
         check_reflection(channel)
         check_health(channel)

@@ -46,16 +46,7 @@ fn main() {
     }
     // Whatever it needs is there: the agent depends on init too.
     let status = cargo
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--offline",
-            "--quiet",
-            "--bin",
-            "piecework-init",
-            "--manifest-path",
-        ])
+        .args(["build", "--release", "--locked", "--quiet", "--bin", "piecework-init", "--manifest-path"])
         .arg(manifest_dir.join("init/Cargo.toml"))
         .arg("--target")
         .arg(&target)

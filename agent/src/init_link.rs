@@ -1,11 +1,14 @@
 //! The agent's end of a connection to an init: frames in the agent's own words, checked, because nothing from a worker is
 //! trusted. Output must follow without gaps from where it was asked for, and the exit must fit it.
 
+mod decode;
+
 use crate::{
     domain::{AttemptKey, Outcome, OutputStream, Usage},
     runtime::Connection,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use decode::EventDecoder;
 use futures_util::StreamExt;
 use piecework_init::frame::{self, CHUNK_BYTES_MAX, Event, Frame, FrameError, Request, STDIN_BYTES_MAX};
 use std::{
@@ -17,7 +20,7 @@ use tokio::{
     io::{AsyncWriteExt, ReadHalf, WriteHalf},
     time::timeout,
 };
-use tokio_util::codec::{Decoder, FramedRead};
+use tokio_util::codec::FramedRead;
 
 /// How long init may take to say hello.
 const HELLO_SECS_MAX: u64 = 10;
@@ -357,44 +360,9 @@ impl InitReceiver {
                 if shared.expected != Some([exit.stdout_length, exit.stderr_length]) {
                     return Err(LinkError::Protocol("the exit came before the last output".into()));
                 }
-                Ok(InitEvent::Exited(convert(exit)))
+                Ok(InitEvent::Exited(decode::exit(exit)))
             }
         }
-    }
-}
-
-fn convert(exit: frame::Exit) -> InitExit {
-    InitExit {
-        outcome: match exit.outcome {
-            frame::Outcome::Exited(code) => Outcome::Exited(code),
-            frame::Outcome::Signaled(signal) => Outcome::Signaled(signal),
-            frame::Outcome::TimedOut => Outcome::TimedOut,
-            frame::Outcome::OutOfMemory => Outcome::OutOfMemory,
-            frame::Outcome::CouldNotStart(why) => Outcome::CouldNotStart(why),
-            frame::Outcome::OutputLimit => Outcome::OutputLimit,
-            frame::Outcome::Cancelled => Outcome::Cancelled,
-        },
-        usage: Usage {
-            wall_micros: exit.usage.wall_micros,
-            user_micros: exit.usage.user_micros,
-            system_micros: exit.usage.system_micros,
-            peak_memory_bytes: exit.usage.peak_memory_bytes,
-        },
-        stdout_length: exit.stdout_length,
-        stderr_length: exit.stderr_length,
-    }
-}
-
-struct EventDecoder;
-
-impl Decoder for EventDecoder {
-    type Item = Event;
-    type Error = LinkError;
-
-    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Event>, LinkError> {
-        let Some((event, length)) = frame::decode(bytes)? else { return Ok(None) };
-        let _ = bytes.split_to(length);
-        Ok(Some(event))
     }
 }
 

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The `piecework` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    piecework_cli::main()
+}

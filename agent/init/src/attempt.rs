@@ -11,8 +11,9 @@
 
 use crate::{
     buffer::{OutOfRange, Unacked},
-    frame::{Exit, Outcome, Run, State, Stream, UNACKED_BYTES_MAX, Usage, cut_message},
+    frame::{Exit, Outcome, Run, State, Stream, Usage, cut_message},
     oom::OomCounter,
+    output::{Output, Read},
     reap::{self, Ending, Reaped},
     spawn::{self, Setting},
     stdin::Stdin,
@@ -35,9 +36,6 @@ const KILL_AGAIN_MILLIS: u64 = 10;
 
 /// How long to wait for killed processes to vanish. One that hangs in the kernel is left to the end of the worker.
 const CLEAR_SECS_MAX: u64 = 5;
-
-/// How much is read from a pipe at once.
-const READ_BYTES_MAX: usize = 64 << 10;
 
 /// What never changes in this init.
 #[derive(Debug)]
@@ -87,12 +85,6 @@ struct Stop {
     kill_at: Instant,
 }
 
-#[derive(Debug)]
-struct Output {
-    pipe: Option<OwnedFd>,
-    kept: Unacked,
-}
-
 /// What of an attempt can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -125,7 +117,7 @@ impl Attempt {
         let mut attempt = Self {
             name: run.attempt.clone(),
             phase,
-            outputs: pipes.map(|pipe| Output { pipe, kept: Unacked::new(UNACKED_BYTES_MAX) }),
+            outputs: pipes.map(Output::new),
             output_bytes_left: run.output_bytes_max,
             stdin: Stdin::new(stdin, run.has_stdin),
             started: false,
@@ -348,33 +340,7 @@ impl Attempt {
 
     fn read_output(&mut self, stream: Stream) -> Read {
         let discards = self.discards();
-        let output = &mut self.outputs[stream.index()];
-        let Some(pipe) = &output.pipe else { return Read::End };
-        let room = if discards { READ_BYTES_MAX } else { output.kept.room().min(READ_BYTES_MAX) };
-        if room == 0 {
-            return Read::NoRoom;
-        }
-        let mut buffer = [0; READ_BYTES_MAX];
-        match read(pipe, &mut buffer[..room]) {
-            Ok(0) => {
-                output.pipe = None;
-                Read::End
-            }
-            Ok(count) => {
-                let kept = usize::try_from(self.output_bytes_left).map_or(count, |left| left.min(count));
-                if !discards {
-                    output.kept.push(&buffer[..kept]);
-                    self.output_bytes_left -= kept as u64;
-                }
-                if kept < count && !discards { Read::OverLimit } else { Read::Some }
-            }
-            Err(Errno::EAGAIN) => Read::NothingYet,
-            Err(Errno::EINTR) => Read::Some,
-            Err(_) => {
-                output.pipe = None;
-                Read::End
-            }
-        }
+        self.outputs[stream.index()].read(&mut self.output_bytes_left, discards)
     }
 
     /// The command is executed when the pipe ends without a word.
@@ -393,15 +359,4 @@ impl Attempt {
             }
         }
     }
-}
-
-/// What came of reading a pipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Read {
-    Some,
-    NothingYet,
-    NoRoom,
-    End,
-    /// Some, but more than the limit allows.
-    OverLimit,
 }

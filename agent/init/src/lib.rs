@@ -14,6 +14,7 @@ pub mod frame;
 mod link;
 mod lookup;
 mod oom;
+mod output;
 mod privileges;
 mod reap;
 mod server;

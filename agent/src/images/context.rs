@@ -15,10 +15,13 @@ pub const CONTEXT_FILES: &str = "files";
 /// How many bytes of the archive are sent at once.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 
+/// The label that every image of a build has, also what a failed one leaves; its value is the digest.
+pub const BUILD_LABEL: &str = "piecework.build";
+
 /// The Dockerfile of a build. All words are in JSON form, so that no shell and no Dockerfile syntax gets at them.
 #[must_use]
-pub fn dockerfile(from: &str, files: &[ImageFile], run: &[String]) -> String {
-    let mut text = format!("FROM {from}\n");
+pub fn dockerfile(digest: &str, from: &str, files: &[ImageFile], run: &[String]) -> String {
+    let mut text = format!("FROM {from}\nLABEL {BUILD_LABEL}={digest}\n");
     for (index, file) in files.iter().enumerate() {
         let words = [format!("{CONTEXT_FILES}/{index}"), literal(&file.path.to_string_lossy())];
         text += &format!("COPY {}\n", json(&words));
@@ -123,11 +126,13 @@ mod tests {
     #[test]
     fn a_dockerfile_has_no_syntax_from_outside() {
         let text = dockerfile(
+            "12ab",
             "debian:bookworm-slim",
             &[file("/bin/queens", 1), file("/a b/$HOME \"q\"\\n'", 1)],
             &["apt-get update && echo \"$HOME\"\necho next".into()],
         );
         let expected = r#"FROM debian:bookworm-slim
+LABEL piecework.build=12ab
 COPY ["files/0","/bin/queens"]
 COPY ["files/1","/a b/\\$HOME \\\"q\\\"\\\\n\\'"]
 RUN ["/bin/sh","-c","apt-get update && echo \"$HOME\"\necho next"]

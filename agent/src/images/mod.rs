@@ -5,7 +5,7 @@ mod context;
 mod directory;
 mod once;
 
-pub use context::{CONTEXT_FILES, context, dockerfile};
+pub use context::{BUILD_LABEL, CONTEXT_FILES, context, dockerfile};
 pub use directory::materialise;
 pub use once::Once;
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Finding,
-    lexer::{tokens, without_tests},
+    lexer::{is_test_file, tokens, without_tests},
     paths::{NamedPath, paths},
 };
 
@@ -71,11 +71,6 @@ const OUR_CRATES: &[&str] =
 /// The one module of the cli that starts server and agent in its own process.
 const EMBEDDED: &str = "cli/src/embedded";
 const EMBEDDED_MAY: &[&str] = &["piecework_server", "piecework_agent"];
-
-/// Whether a file is compiled for tests only, where dev-dependencies are free.
-fn is_test_file(file: &str) -> bool {
-    file.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
-}
 
 /// Where a file stands in its crate: `server/src/store/sqlite/mod.rs` is `["store", "sqlite"]`.
 fn module_of(file: &str) -> Vec<&str> {

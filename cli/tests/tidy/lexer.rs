@@ -162,6 +162,11 @@ impl Lexer {
     }
 }
 
+/// Whether a file is compiled for tests only, where dev-dependencies are free.
+pub(crate) fn is_test_file(file: &str) -> bool {
+    file.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
+}
+
 /// The same without what is compiled for tests only.
 pub(crate) fn without_tests(tokens: &[Token]) -> Vec<Token> {
     let mut kept = Vec::new();

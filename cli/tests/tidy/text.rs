@@ -1,12 +1,18 @@
 //! Rules about Rust files and about text as such: names, lengths, openings, leftovers.
 
-use crate::{Finding, lexer::tokens};
+use crate::{
+    Finding,
+    lexer::{is_test_file, tokens, without_tests},
+};
 
 /// A longer file holds more than one thing.
 const LINES_MAX: usize = 500;
 
 /// Names that say nothing about what a file holds.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "misc", "imp"];
+
+/// Queues without a bound, of std, tokio and futures.
+const UNBOUNDED: &[&str] = &["unbounded", "unbounded_channel", "UnboundedSender", "UnboundedReceiver"];
 
 /// Endings of the files that people write line by line.
 const WRITTEN: &[&str] = &["rs", "proto", "toml", "md", "yaml", "yml", "json", "sh", "run"];
@@ -41,6 +47,11 @@ pub(crate) fn rust_findings(file: &str, source: &str) -> Vec<Finding> {
                 found.add(a.line, &format!("`{}!`: finish it", a.text));
             }
             _ => {}
+        }
+    }
+    if !is_test_file(file) {
+        for token in without_tests(&tokens).iter().filter(|token| UNBOUNDED.contains(&token.text.as_str())) {
+            found.add(token.line, &format!("`{}`: every queue has a bound", token.text));
         }
     }
     found.findings
@@ -132,6 +143,13 @@ mod tests {
         check_rust("//! A.\nfn f() { todo!() }", &[(2, "`todo!`")]);
         check_rust("//! A.\nfn f() {\n std::unimplemented!(\"x\") }", &[(3, "`unimplemented!`")]);
         check_rust("//! A.\n// todo!\nlet todo = !a;", &[]);
+    }
+
+    #[test]
+    fn every_queue_has_a_bound() {
+        check_rust("//! A.\nlet (a, b) = mpsc::unbounded_channel();", &[(2, "every queue has a bound")]);
+        check_rust("//! A.\n#[cfg(test)]\nmod tests { use x::UnboundedSender; }\n// unbounded", &[]);
+        check(&rust_findings("server/tests/it/a.rs", "//! A.\nuse x::unbounded_channel;"), &[]);
     }
 
     #[test]

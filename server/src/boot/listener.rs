@@ -6,7 +6,7 @@ use nix::sys::stat::{Mode, fchmod};
 use std::{
     fs, io,
     os::unix::{ffi::OsStrExt as _, fs::FileTypeExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
@@ -24,10 +24,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Listener(UnixListener);
 
+/// The socket's file. Dropping it removes the file; connections that are open stay so.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
 impl Listener {
     /// Binds the socket; one that a dead coordinator has left over is replaced. To be called under the data directory's
     /// lock.
-    pub(super) fn bind(path: &Path) -> Result<Self, StartError> {
+    pub(super) fn bind(path: &Path) -> Result<(Self, SocketFile), StartError> {
         if path.as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
             return Err(StartError::SocketPathTooLong { path: path.to_owned(), max: SOCKET_PATH_BYTES_MAX });
         }
@@ -39,7 +43,10 @@ impl Listener {
             socket.bind(path)?;
             socket.listen(BACKLOG_MAX)
         });
-        bound.map(Self).map_err(|source| StartError::Path { path: path.to_owned(), source })
+        match bound {
+            Ok(listener) => Ok((Self(listener), SocketFile(path.to_owned()))),
+            Err(source) => Err(StartError::Path { path: path.to_owned(), source }),
+        }
     }
 
     /// The connections. A failure to accept one is told and waited out: it ends none of the others.
@@ -76,10 +83,12 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the socket at the end. If that fails, the next coordinator finds it stale.
-pub(super) fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "the socket can't be removed");
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // If that fails, the next coordinator finds it stale.
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the socket can't be removed");
+        }
     }
 }
 
@@ -92,15 +101,18 @@ mod tests {
     async fn the_socket_is_its_owners_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let _listener = Listener::bind(&path).unwrap();
+        let (_listener, file) = Listener::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(file);
+        assert!(!path.exists());
     }
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let live = Listener::bind(&path).unwrap();
+        // Its file stays when it is dropped, as a killed coordinator leaves it.
+        let live = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let said = Listener::bind(&path).map_err(|error| error.to_string()).unwrap_err();
         assert!(said.ends_with("somebody else listens there"), "{said}");
         drop(live);

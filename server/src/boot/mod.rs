@@ -14,7 +14,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use data::DataDir;
-use listener::Listener;
+use listener::{Listener, SocketFile};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -86,6 +86,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     socket: PathBuf,
+    socket_file: SocketFile,
     driver: Running,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     health: Health,
@@ -104,7 +105,7 @@ impl Server {
         let started = Instant::now();
         let data = DataDir::lock(&config.data)?;
         let socket = config.socket.unwrap_or_else(|| config.data.join(SOCKET_NAME));
-        let listener = Listener::bind(&socket)?;
+        let (listener, socket_file) = Listener::bind(&socket)?;
 
         let store: Arc<dyn Store> = Arc::new(open_store(config.data.join(STORE_NAME)).await?);
         let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
@@ -130,7 +131,7 @@ impl Server {
         let serving = tokio::spawn(router.serve_with_incoming_shutdown(listener.connections(), stopped));
         health.set_serving(true).await;
         tracing::info!(socket = %socket.display(), epoch = epoch.0, "the coordinator listens");
-        Ok(Self { socket, driver, serving, health, stop, tasks, _data: data })
+        Ok(Self { socket, socket_file, driver, serving, health, stop, tasks, _data: data })
     }
 
     /// Where it listens.
@@ -153,9 +154,9 @@ impl Server {
 
     /// Stops it: no more requests, what was answered is durable, the socket is gone.
     pub async fn shutdown(mut self) {
-        self.health.set_serving(false).await;
+        self.health.close().await;
         // New coordinators may take the name from here on; connections that are open stay so.
-        listener::remove(&self.socket);
+        drop(self.socket_file);
         self.stop.cancel();
         self.tasks.close();
         let ending = async {

@@ -14,7 +14,7 @@ use std::{io, sync::Arc};
 /// upload to go on from.
 #[derive(Debug)]
 pub struct Upload {
-    objects: Objects,
+    pub(super) objects: Objects,
     name: OutputName,
     live: Arc<Live>,
     /// Which upload of this output it is.

@@ -41,6 +41,9 @@ pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 /// Longest command, all its arguments together: what Linux takes under the usual stack limit.
 pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Longest item that a split may print: longer lines are refused when its output becomes items.
+pub const SPLIT_ITEM_BYTES_MAX: usize = 64 * 1024;
+
 /// Longest text or resource of one item.
 pub const ITEM_TEXT_BYTES_MAX: usize = ARGUMENT_BYTES_MAX;
 

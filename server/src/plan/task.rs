@@ -15,8 +15,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) known: Known<'a>,
     /// Items may bring the whole command.
     pub(super) command_optional: bool,
-    /// The longest item that is made from the index.
+    /// The longest item that is made from the index; other items are checked one by one as they come in.
     pub(super) item_bytes: usize,
+    /// The longest item that a split may print: nobody checks its items against the command again.
+    pub(super) split_item_bytes: usize,
     /// The longest value of each axis.
     pub(super) axes_bytes: &'a [usize],
 }
@@ -58,6 +60,7 @@ fn command(command: &[String], around: &Surroundings<'_>, problems: &mut Collect
     problems.check(!template.lacks_program(), &format!("{field}[0]"), || ProblemKind::NoProgram);
     let (longest, sum) = template.expanded_bytes(around.item_bytes, around.axes_bytes);
     problems.check(longest <= ARGUMENT_BYTES_MAX, &field, || ProblemKind::ArgumentTooLong(longest));
+    let sum = sum.max(template.expanded_bytes(around.split_item_bytes, around.axes_bytes).1);
     problems.check(sum <= COMMAND_BYTES_MAX, &field, || ProblemKind::CommandTooLong(sum));
 }
 

@@ -163,6 +163,20 @@ fn commands_that_linux_would_refuse_are_refused() {
 }
 
 #[test]
+fn a_split_can_not_make_a_command_too_long_for_a_message() {
+    let items = |times| vec!["{item}".to_owned(); times];
+    let split = |spec: &mut ProjectSpec, times| {
+        spec.items = ItemSource::Split(task(&["ls"]));
+        spec.task.command = items(times);
+    };
+    check(|spec| split(spec, 31), &[]);
+    check(
+        |spec| split(spec, 32),
+        &["task.command: the command may become 2097184 bytes long, and the limit is 2097152"],
+    );
+}
+
+#[test]
 fn limits_hold() {
     check(
         |spec| {

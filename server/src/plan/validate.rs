@@ -1,7 +1,7 @@
 //! Validates a whole specification.
 
 use super::{
-    ITEMS_MAX, NAME_BYTES_MAX, ProblemKind, Problems, WEIGHT_MAX,
+    ITEMS_MAX, NAME_BYTES_MAX, ProblemKind, Problems, SPLIT_ITEM_BYTES_MAX, WEIGHT_MAX,
     command::axis_names,
     image,
     items::{matrix_count, range_count},
@@ -40,6 +40,7 @@ fn items(spec: &ProjectSpec, problems: &mut Collector) {
     const INTEGER_BYTES_MAX: usize = 20;
     let mut axes_bytes = Vec::new();
     let mut item_bytes = 0;
+    let mut split_item_bytes = 0;
     let count = match &spec.items {
         ItemSource::List(count) => Some(("items.list.count", u128::from(*count))),
         ItemSource::Range { first, last, step } => {
@@ -62,11 +63,13 @@ fn items(spec: &ProjectSpec, problems: &mut Collector) {
             (count > 0).then_some(("items.matrix", count))
         }
         ItemSource::Split(split) => {
+            split_item_bytes = SPLIT_ITEM_BYTES_MAX;
             let around = Surroundings {
                 field: "items.split",
                 known: Known::Nothing,
                 command_optional: false,
                 item_bytes: 0,
+                split_item_bytes: 0,
                 axes_bytes: &[],
             };
             task::validate(split, &around, problems);
@@ -83,6 +86,7 @@ fn items(spec: &ProjectSpec, problems: &mut Collector) {
         known: Known::Task(&axes),
         command_optional: matches!(spec.items, ItemSource::List(_)),
         item_bytes,
+        split_item_bytes,
         axes_bytes: &axes_bytes,
     };
     task::validate(&spec.task, &around, problems);
@@ -92,6 +96,7 @@ fn items(spec: &ProjectSpec, problems: &mut Collector) {
             known: Known::Nothing,
             command_optional: false,
             item_bytes: 0,
+            split_item_bytes: 0,
             axes_bytes: &[],
         };
         task::validate(reassemble, &around, problems);

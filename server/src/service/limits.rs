@@ -32,6 +32,9 @@ pub(super) const LIST_MAX: u32 = 1000;
 /// Rows in one answer if the client does not say.
 pub(super) const LIST_DEFAULT: u32 = 100;
 
+/// Most attempts that are listed with a task: the newest ones.
+pub(super) const ATTEMPTS_SHOWN_MAX: usize = 100;
+
 /// About how long one answer or message becomes at the most; one more row or attempt still fits under the limit for
 /// messages.
 pub(super) const MESSAGE_BYTES_GOAL: usize = 3 * 1024 * 1024;

@@ -49,6 +49,14 @@ impl Health {
             self.0.set_service_status(name, status).await;
         }
     }
+
+    /// Tells everybody who watches that it serves no longer, and ends their streams.
+    pub async fn close(&mut self) {
+        self.set_serving(false).await;
+        for name in HEALTH_NAMES {
+            self.0.clear_service_status(name).await;
+        }
+    }
 }
 
 /// All services of a coordinator, ready to be served; not yet serving by their health.

@@ -105,6 +105,7 @@ pub(super) fn reassemble(error: ReassembleError) -> Status {
             bad_field("cursor", format!("{error}: start again with an empty cursor"))
         }
         ReassembleError::BehindEnd => bad_field("cursor", error.to_string()),
+        ReassembleError::Unfinished { .. } => Status::failed_precondition(error.to_string()),
         ReassembleError::Stopping => stopping(),
         ReassembleError::Store(error) => store(error),
         ReassembleError::Output(error) => output(error),

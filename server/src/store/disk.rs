@@ -6,7 +6,7 @@ use std::path::Path;
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let figures = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(u64::from(figures.blocks_available()).saturating_mul(u64::from(figures.fragment_size())))
+    Some(figures.blocks_available().saturating_mul(figures.fragment_size()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! conditional and fenced by the coordinator's epoch; and *the readers'*, which see only what was committed.
 
 pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod sqlite;
 
 use crate::domain::{

@@ -66,7 +66,9 @@ pub fn hello(hello: pb::Hello) -> Result<Hello, WireError> {
 /// # Errors
 /// If something is missing, or it is a second Hello.
 pub fn from_agent(message: pb::AgentMessage) -> Result<FromAgent, WireError> {
-    Ok(match message.message.ok_or_else(|| WireError::missing("message"))? {
+    // A newer agent says something that this version does not know: it lives, and the message's number counts.
+    let Some(message) = message.message else { return Ok(FromAgent::Heartbeat) };
+    Ok(match message {
         Agent::Hello(_) => return Err(WireError::new("hello", WireErrorKind::Repeated)),
         Agent::Heartbeat(pb::Heartbeat {}) => FromAgent::Heartbeat,
         Agent::Credits(pb::Credits { attempts_max, not_ready }) => {
@@ -96,6 +98,7 @@ pub fn to_agent(message: ToAgent, heartbeat: Duration, lease: Duration) -> Optio
         }),
         ToAgent::Settled(attempts) => Coordinator::Settled(pb::Settled { attempts: keys(attempts) }),
         ToAgent::Cancel(attempts) => Coordinator::Cancel(pb::CancelAttempts { attempts: keys(attempts) }),
+        ToAgent::Heartbeat => Coordinator::Heartbeat(pb::Heartbeat {}),
         ToAgent::Assign(_) => return None,
     })
 }

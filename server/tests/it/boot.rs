@@ -31,6 +31,15 @@ async fn a_second_one_on_the_same_data_is_refused() {
 }
 
 #[tokio::test]
+async fn one_that_does_not_start_leaves_no_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("piecework.db"), "this is no database, but long enough to be read as one")
+        .unwrap();
+    assert!(matches!(Server::start(config(dir.path())).await, Err(StartError::Store(_))));
+    assert!(!dir.path().join("piecework.sock").exists());
+}
+
+#[tokio::test]
 async fn nothing_but_data_is_left_after_a_stop() {
     let bench = Bench::start().await;
     assert_eq!(mode(bench.dir.path()), 0o700);

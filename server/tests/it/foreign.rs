@@ -31,6 +31,18 @@ async fn health_is_told_for_every_service() {
     }
 }
 
+#[tokio::test]
+async fn whoever_watches_health_is_told_of_the_stop_and_does_not_hold_it_up() {
+    let bench = Bench::start().await;
+    let mut client = HealthClient::new(bench.channel.clone());
+    let request = HealthCheckRequest { service: "piecework.v1.Projects".to_owned() };
+    let mut watch = within(client.watch(request)).await.unwrap().into_inner();
+    assert_eq!(within(watch.next()).await.unwrap().unwrap().status(), ServingStatus::Serving);
+    bench.shutdown().await;
+    assert_eq!(within(watch.next()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert!(within(watch.next()).await.is_none());
+}
+
 macro_rules! check_reflection {
     ($version:ident) => {{
         use tonic_reflection::pb::$version::{

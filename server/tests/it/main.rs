@@ -1,9 +1,12 @@
 //! The whole coordinator over its socket: real store, real driver, real gRPC clients, and an agent made of plain calls.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by its panic")]
+
 mod agent;
 mod bench;
 mod boot;
 mod foreign;
+mod logs;
 mod running;
 mod session;
 mod submit;

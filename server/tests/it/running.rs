@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{Agent, hello, inline, report},
-    bench::{Bench, built_in, check_bad_field, check_refused, header, items, list_spec, spec, task, within},
+    bench::{Bench, built_in, check_bad_field, check_refused, header, spec, task, within},
 };
 use piecework_proto::v1::{self as pb, item_source::Source, reassemble_spec::How, watch_event::Event};
 use tonic::{Code, Status, Streaming};
@@ -26,19 +26,6 @@ async fn drain(mut chunks: Streaming<pb::ResultsChunk>) -> Result<(Vec<u8>, Stri
             return Ok((bytes, chunk.cursor, end));
         }
     }
-}
-
-/// Stdout and stderr.
-pub(crate) async fn logs(bench: &Bench, request: pb::LogsRequest) -> Result<(Vec<u8>, Vec<u8>), Status> {
-    let mut chunks = within(bench.projects().logs(request)).await?.into_inner();
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    while let Some(chunk) = within(chunks.message()).await? {
-        match chunk.stream() {
-            pb::OutputStream::Stdout => stdout.extend_from_slice(&chunk.data),
-            _ => stderr.extend_from_slice(&chunk.data),
-        }
-    }
-    Ok((stdout, stderr))
 }
 
 async fn watch(bench: &Bench, project: u64, cursor: &str) -> Streaming<pb::WatchEvent> {
@@ -250,7 +237,7 @@ async fn a_project_with_split_and_reassemble_runs_through() {
         phase: pb::Phase::Split.into(),
         ..Default::default()
     };
-    assert_eq!(logs(&bench, request).await.unwrap().0, b"a\nb c\nd\n");
+    assert_eq!(crate::logs::logs(&bench, request).await.unwrap().0, b"a\nb c\nd\n");
     let stale = pb::ReadInputRequest { attempt: last.attempt, offset: 0 };
     check_refused(
         within(bench.sessions().read_input(stale)).await,
@@ -278,87 +265,6 @@ async fn sums_are_made_by_the_coordinator() {
     agent.work(10, |command| format!("{}\n", command[1]).into_bytes()).await;
     let (bytes, end) = results(&bench, project, "").await;
     assert_eq!((&bytes[..], end.state()), (&b"55\n"[..], pb::ProjectState::Succeeded));
-}
-
-#[tokio::test]
-async fn logs_tell_what_there_is_and_what_there_is_not() {
-    let bench = Bench::start().await;
-    let spec = pb::ProjectSpec { task: Some(pb::TaskSpec { retries: 1, ..task(&["x"]) }), ..list_spec(2) };
-    let project = bench.submit(vec![header("", spec), items(&["a", "b"])]).await.unwrap().project.unwrap().id;
-    let request = pb::LogsRequest { project: project.to_string(), ..Default::default() };
-    let ask = async |request| logs(&bench, request).await;
-    check_refused(
-        ask(request.clone()).await,
-        Code::FailedPrecondition,
-        "task 0 of project 1 has not run yet: ask again later, or follow it",
-    );
-    check_refused(
-        ask(pb::LogsRequest { index: 2, ..request.clone() }).await,
-        Code::NotFound,
-        "project 1 has no task task 2: the last one is 1",
-    );
-    let phase = pb::Phase::Split.into();
-    check_refused(
-        ask(pb::LogsRequest { phase, ..request.clone() }).await,
-        Code::NotFound,
-        "project 1 has no split tasks",
-    );
-    check_bad_field(
-        ask(pb::LogsRequest { phase: 9, ..request.clone() }).await,
-        "phase",
-        "9 is no value of Phase",
-    );
-    check_bad_field(
-        ask(pb::LogsRequest { streams: vec![0], ..request.clone() }).await,
-        "streams",
-        "0 is no value",
-    );
-    check_refused(
-        ask(pb::LogsRequest { project: "nobody".to_owned(), ..request.clone() }).await,
-        Code::NotFound,
-        "there is no project `nobody`: `piecework ls` lists",
-    );
-    check_bad_field(ask(pb::LogsRequest::default()).await, "project", "name a project by its number or name");
-
-    // A follower that comes early gets the first attempt whole.
-    let follow = pb::LogsRequest { follow: true, ..request.clone() };
-    let mut early = within(bench.projects().logs(follow.clone())).await.unwrap().into_inner();
-    let mut agent = Agent::connect(&bench, hello("host"), 1).await;
-    let first = agent.assigned(1).await.remove(0).attempt.unwrap();
-    agent.report(report(first, 1, b"no\n")).await;
-    let chunk = within(early.message()).await.unwrap().unwrap();
-    assert_eq!(&chunk.data[..], b"no\n");
-    let second = agent.assigned(1).await.remove(0).attempt.unwrap();
-    assert_eq!((second.task, second.attempt), (first.task, 2));
-    check_refused(
-        ask(request.clone()).await,
-        Code::FailedPrecondition,
-        "attempt 2 of task 0 of project 1 has not ended yet",
-    );
-    agent.report(report(second, 0, b"yes\n")).await;
-    agent.settled(1).await;
-
-    assert_eq!(ask(request.clone()).await.unwrap(), (b"yes\n".to_vec(), b"a complaint\n".to_vec()));
-    assert_eq!(ask(follow).await.unwrap().0, b"yes\n");
-    assert_eq!(ask(pb::LogsRequest { attempt: 1, ..request.clone() }).await.unwrap().0, b"no\n");
-    check_refused(
-        ask(pb::LogsRequest { attempt: 3, ..request.clone() }).await,
-        Code::NotFound,
-        "has no attempt 3: the highest is 2",
-    );
-    let streams = vec![pb::OutputStream::Stderr.into()];
-    assert_eq!(
-        ask(pb::LogsRequest { streams, ..request.clone() }).await.unwrap(),
-        (Vec::new(), b"a complaint\n".to_vec())
-    );
-
-    // A follower of a task that never runs is told when that is clear.
-    let waiting = pb::LogsRequest { index: 1, follow: true, attempt: 2, ..request };
-    let mut waiting = within(bench.projects().logs(waiting)).await.unwrap().into_inner();
-    let cancel = pb::CancelProjectRequest { project: project.to_string() };
-    within(bench.projects().cancel(cancel)).await.unwrap();
-    let ended = within(waiting.message()).await.unwrap_err();
-    assert!(matches!(ended.code(), Code::FailedPrecondition | Code::NotFound), "{ended}");
 }
 
 #[tokio::test]
@@ -444,6 +350,14 @@ async fn a_slow_reader_holds_nobody_up() {
     let mut slow = watch(&bench, project, "").await;
     let request = pb::ResultsRequest { project: project.to_string(), ..Default::default() };
     let _idle = within(bench.projects().results(request)).await.unwrap();
+    // Opened, and read as fast as events come.
+    let started = std::time::Instant::now();
+    let mut fast = watch(&bench, project, "").await;
+    let fast = tokio::spawn(async move {
+        let mut seen = Seen::default();
+        seen.until_end(&mut fast).await;
+        seen
+    });
     let mut agent = Agent::connect(&bench, hello("host"), 4).await;
     let mut done = 0;
     while done < 200 {
@@ -460,4 +374,9 @@ async fn a_slow_reader_holds_nobody_up() {
     let mut seen = Seen::default();
     seen.until_end(&mut slow).await;
     assert_eq!(seen.ended.len(), 200);
+    let seen = within(fast).await.unwrap();
+    assert_eq!(seen.ended.len(), 200);
+    // Mere counts come at most ten times a second; besides, there are the first, the last, and a change of state.
+    let most = started.elapsed().as_millis() / 100 + 4;
+    assert!(seen.projects.len() as u128 <= most, "{} projects, at most {most}", seen.projects.len());
 }

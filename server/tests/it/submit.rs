@@ -143,6 +143,20 @@ async fn a_repeated_key_gives_the_first_project() {
     assert_eq!(bench.list().await.len(), 3);
 }
 
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_still_sends() {
+    let bench = Bench::start().await;
+    bench.submit(vec![header("key", list_spec(1)), items(&["a"])]).await.unwrap();
+    // 200 MB, were it all sent.
+    let text = "x".repeat(100_000);
+    let more: Vec<_> = (0..2000).map(|_| items(&[&text])).collect();
+    let parts = |first| std::iter::once(first).chain(more.iter().cloned()).collect::<Vec<_>>();
+    assert!(bench.submit(parts(header("key", list_spec(1)))).await.unwrap().existed);
+    check_bad_field(bench.submit(parts(header("", spec(0)))).await, "items.range", "empty");
+    let refused = bench.submit(parts(header("", list_spec(1)))).await;
+    check_bad_field(refused, "items.list.count", "announces 1 items, and more were sent");
+}
+
 /// Opens a submission and leaves it open.
 async fn open(bench: &Bench, key: &str) -> (mpsc::Sender<pb::SubmitRequest>, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = mpsc::channel(4);

@@ -101,7 +101,7 @@ async fn an_interrupted_upload_goes_on_where_it_was() {
     assert_eq!(sha256(&bytes), sha256(&output));
     assert_eq!(end.state(), pb::ProjectState::Succeeded);
     let logs =
-        crate::running::logs(&bench, pb::LogsRequest { project: project.to_string(), ..Default::default() })
+        crate::logs::logs(&bench, pb::LogsRequest { project: project.to_string(), ..Default::default() })
             .await;
     let (stdout, stderr) = logs.unwrap();
     assert_eq!(sha256(&stdout), sha256(&output));
@@ -153,7 +153,7 @@ async fn a_running_task_can_be_followed() {
     let (project, mut agent, attempt) = running(&bench, 1).await;
     let output = noise(5_000_000);
     let request = pb::LogsRequest { project: project.to_string(), follow: true, ..Default::default() };
-    let not_yet = crate::running::logs(&bench, pb::LogsRequest { follow: false, ..request.clone() }).await;
+    let not_yet = crate::logs::logs(&bench, pb::LogsRequest { follow: false, ..request.clone() }).await;
     check_refused(
         not_yet,
         Code::FailedPrecondition,

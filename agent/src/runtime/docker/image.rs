@@ -13,10 +13,17 @@ use bollard::{
     body_try_stream,
     errors::Error,
     models::ImageInspect,
-    query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder},
+    query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder, PruneImagesOptionsBuilder},
 };
 use futures_util::StreamExt;
-use std::{collections::VecDeque, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -37,12 +44,8 @@ const CHUNKS_MAX: usize = 8;
 pub(super) fn key(image: &ImageSpec) -> String {
     match image {
         ImageSpec::Reference(reference) => format!("reference {reference}"),
-        ImageSpec::Build { from, files, run } => build_tag(from, files, run),
+        ImageSpec::Build { from, files, run } => format!("build {}", images::build_digest(from, files, run)),
     }
-}
-
-fn build_tag(from: &str, files: &[ImageFile], run: &[String]) -> String {
-    format!("{BUILD_NAME}:{}", images::build_digest(from, files, run))
 }
 
 impl Inner {
@@ -54,14 +57,20 @@ impl Inner {
         match image {
             ImageSpec::Reference(reference) => self.prepare_reference(reference).await,
             ImageSpec::Build { from, files, run } => {
-                let tag = build_tag(from, files, run);
+                let digest = images::build_digest(from, files, run);
+                let tag = format!("{BUILD_NAME}:{digest}");
                 if let Some(image) = self.find_image(&tag).await? {
                     return Ok(image);
                 }
                 if from != "scratch" {
                     self.prepare_reference(from).await?;
                 }
-                self.build(&tag, from, files, run, blobs).await?;
+                let dockerfile = images::dockerfile(&digest, from, files, run);
+                let built = self.build(&tag, dockerfile, files, blobs).await;
+                if built.is_err() {
+                    self.remove_remains(&digest).await;
+                }
+                built?;
                 self.find_image(&tag).await?.ok_or_else(|| {
                     ImageError::Unavailable(format!("the image {tag} was built, and then removed by someone"))
                 })
@@ -126,17 +135,16 @@ impl Inner {
     async fn build(
         &self,
         tag: &str,
-        from: &str,
+        dockerfile: String,
         files: &[ImageFile],
-        run: &[String],
         blobs: &dyn Blobs,
     ) -> Result<(), ImageError> {
         let mut sources = Vec::new();
         for file in files {
             sources.push(blobs.fetch(&file.sha256).await?);
         }
-        tracing::info!(image = tag, from, "building an image");
-        let (body, packing) = archive(images::dockerfile(from, files, run), files.to_vec(), sources);
+        tracing::info!(image = tag, "building an image");
+        let (body, packing) = archive(dockerfile, files.to_vec(), sources);
         let options = BuildImageOptionsBuilder::default()
             .dockerfile("Dockerfile")
             .t(tag)
@@ -171,6 +179,20 @@ impl Inner {
                 ImageError::Engine(self.engine_is_gone(&error))
             }
         })
+    }
+}
+
+impl Inner {
+    /// Removes the nameless images of a build that failed.
+    async fn remove_remains(&self, digest: &str) {
+        let filters = HashMap::from([
+            ("dangling", vec!["true".to_owned()]),
+            ("label", vec![format!("{}={digest}", images::BUILD_LABEL)]),
+        ]);
+        let options = PruneImagesOptionsBuilder::default().filters(&filters).build();
+        if let Err(error) = self.docker.prune_images(Some(options)).await {
+            tracing::warn!(error = words(&error), "the remains of a failed build can't be removed");
+        }
     }
 }
 

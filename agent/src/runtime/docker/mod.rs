@@ -333,6 +333,8 @@ fn ending(state: &ContainerState) -> String {
     match (code, why) {
         (_, Some(why)) => format!("its container could not go on: {why}"),
         (137, None) => "its container was killed".into(),
+        // init ends by itself only when it is told to.
+        (0, None) => "its container was stopped, by hand or by an engine that shuts down".into(),
         (code, None) => format!("its container ended with exit code {code}"),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     init_link::{self, InitEvent, InitExit, InitReceiver, InitSender, InitState, LinkError, RunCommand},
     sweep::{Swept, sweep},
 };
-use bollard::query_parameters::RemoveImageOptions;
+use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path, sync::atomic::AtomicU32};
 use tempfile::TempDir;
@@ -411,6 +411,8 @@ fn variant(bench: &mut Bench, file: Option<&str>, command: &str) -> ImageSpec {
 async fn a_build_that_fails_shows_the_end_of_its_log() {
     let Some(mut bench) = Bench::open().await else { return };
     let broken = variant(&mut bench, None, "echo this is wrong >&2; exit 7");
+    let ImageSpec::Build { from, files, run } = broken.clone() else { panic!() };
+    let parts = (from, files, run);
     let containers = || async {
         let options = ListContainersOptionsBuilder::default().all(true).build();
         let all = bench.runtime.inner.docker.list_containers(Some(options)).await.unwrap();
@@ -423,6 +425,10 @@ async fn a_build_that_fails_shows_the_end_of_its_log() {
     assert!(why.contains("building the image failed: ") && why.contains("code: 7"), "{why}");
     assert!(why.contains("\n  this is wrong"), "{why}");
     assert_eq!(containers().await, 0, "no container of the build is left over");
+    let digest = crate::images::build_digest(&parts.0, &parts.1, &parts.2);
+    let labelled = HashMap::from([("label", vec![format!("{}={digest}", crate::images::BUILD_LABEL)])]);
+    let options = ListImagesOptionsBuilder::default().all(true).filters(&labelled).build();
+    assert_eq!(bench.runtime.inner.docker.list_images(Some(options)).await.unwrap(), [], "and no image");
     let mut no_files = Files::default();
     let lost = variant(&mut bench, None, "true");
     std::mem::swap(&mut no_files, &mut bench.files);

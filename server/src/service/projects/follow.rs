@@ -27,8 +27,12 @@ impl Follow {
     }
 
     pub(super) async fn run(mut self, sender: &Chunks) -> Result<(), End> {
+        let highest = task_row(&self.context, self.wanted.task).await?.map_or(0, |row| row.attempt);
+        // Without a number: the highest now, and not whichever is the highest once the task has begun.
+        let mut number = self.wanted.attempt.unwrap_or(highest.max(1));
         loop {
-            let attempt = self.started().await?;
+            let attempt = self.wanted.task.attempt(number);
+            self.started(attempt).await?;
             let mut sent = [0, 0];
             match self.tail(attempt, sender, &mut sent).await? {
                 Some(outputs) => {
@@ -43,31 +47,30 @@ impl Follow {
                     .await;
                 }
                 // Handed back before it printed anything that was sent: the next attempt will do.
-                None if self.wanted.attempt.is_none() && sent == [0, 0] => {}
+                None if self.wanted.attempt.is_none() && sent == [0, 0] => number += 1,
                 None => return Err(handed_back(attempt).into()),
             }
         }
     }
 
     /// Waits until the attempt has been given to an agent.
-    async fn started(&mut self) -> Result<AttemptKey, Status> {
+    async fn started(&mut self, attempt: AttemptKey) -> Result<(), Status> {
         loop {
             self.changes.borrow_and_update();
-            let project = self.context.known_project(self.wanted.task.project).await?;
-            let row = task_row(&self.context, self.wanted.task).await?;
+            let project = self.context.known_project(attempt.task.project).await?;
+            let row = task_row(&self.context, attempt.task).await?;
             let highest = row.map_or(0, |row| row.attempt);
-            let attempt = self.wanted.attempt.unwrap_or(highest);
-            if highest > 0 && attempt <= highest {
-                return Ok(self.wanted.task.attempt(attempt));
+            if attempt.attempt <= highest {
+                return Ok(());
             }
             if project.state.is_ended() {
                 return Err(match highest {
                     0 => Status::failed_precondition(format!(
                         "{} never ran: the project has ended ({})",
-                        task_name(self.wanted.task),
+                        task_name(attempt.task),
                         project.state
                     )),
-                    _ => no_attempt(self.wanted.task.attempt(attempt), highest),
+                    _ => no_attempt(attempt, highest),
                 });
             }
             self.changes.changed().await.map_err(|_| status::stopping())?;

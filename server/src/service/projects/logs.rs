@@ -103,16 +103,14 @@ fn check_exists(project: &Project, task: TaskKey) -> Result<(), Status> {
     if task.index < total {
         return Ok(());
     }
-    Err(Status::not_found(if has_phase && total > 0 {
-        format!(
-            "project {} has no {} task {}: the last one is {}",
-            project.id,
-            task.phase,
-            task.index,
-            total - 1
-        )
-    } else {
-        format!("project {} has no {} tasks", project.id, task.phase)
+    let project = project.id;
+    Err(Status::not_found(match task.phase {
+        Phase::Task if total > 0 => {
+            format!("project {project} has no task {}: the last one is {}", task.index, total - 1)
+        }
+        Phase::Task => format!("project {project} has no tasks"),
+        phase if has_phase => format!("project {project} has one {phase} task, and its index is 0"),
+        phase => format!("project {project} has no {phase} task"),
     }))
 }
 

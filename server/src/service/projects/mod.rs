@@ -7,7 +7,7 @@ mod submit;
 use super::{
     Context,
     context::Answer,
-    limits::{LIST_DEFAULT, LIST_MAX, MESSAGE_BYTES_GOAL},
+    limits::{ATTEMPTS_SHOWN_MAX, LIST_DEFAULT, LIST_MAX, MESSAGE_BYTES_GOAL},
     status,
 };
 use crate::{
@@ -94,11 +94,11 @@ impl Projects for ProjectsService {
         let mut tasks = Vec::new();
         let mut room = MESSAGE_BYTES_GOAL;
         for row in rows {
-            let attempts = if with_attempts {
-                store.attempts(row.key).await.map_err(status::store)?
-            } else {
-                Vec::new()
-            };
+            let mut attempts = Vec::new();
+            if with_attempts {
+                attempts = store.attempts(row.key).await.map_err(status::store)?;
+                attempts.drain(..attempts.len().saturating_sub(ATTEMPTS_SHOWN_MAX));
+            }
             let task = wire::task_to_proto(&project, row, &attempts);
             if !take(&mut room, &task, tasks.is_empty()) {
                 more = true;

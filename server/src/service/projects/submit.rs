@@ -86,7 +86,7 @@ fn parse_header(header: pb::SubmitHeader) -> Result<(String, Arc<ProjectSpec>), 
 
 /// What comes of beginning.
 enum Opened {
-    Draft(Draft),
+    Draft(Box<Draft>),
     Existing(Box<Project>),
 }
 
@@ -96,7 +96,7 @@ async fn begin(context: &Context, key: String) -> Result<Opened, Status> {
     let shared = context.clone();
     let begun = context.tasks.spawn(async move {
         Ok(match shared.store.begin_submission(&key).await.map_err(status::store)? {
-            Begun::New(project) => Opened::Draft(Draft::new(&shared, project)),
+            Begun::New(project) => Opened::Draft(Box::new(Draft::new(&shared, project))),
             Begun::Existing(project) => Opened::Existing(project),
             Begun::UnderWay => {
                 let message = "another submission with this idempotency key is under way: try again shortly";

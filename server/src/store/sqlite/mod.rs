@@ -6,6 +6,8 @@ mod encoding;
 mod reads;
 mod schema;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use reads::Reads;

@@ -1,8 +1,8 @@
 //! What readers ask, on any connection. Each question is one statement, and so sees one moment.
 
 use super::encoding::{
-    FAILED, RUNNING, SUCCEEDED, damaged, integer, phase, phase_code, project_state, read_item, read_outcome,
-    read_output, read_spec, read_unsigned, read_usage, task_state, task_state_code,
+    FAILED, RUNNING, SUCCEEDED, TODO, damaged, integer, phase, phase_code, project_state, read_item,
+    read_outcome, read_output, read_spec, read_unsigned, read_usage, task_state, task_state_code,
 };
 use crate::{
     domain::{AttemptKey, Generation, Output, Phase, Project, ProjectId, TaskCounts, TaskKey},
@@ -13,11 +13,22 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 /// The most inline bytes that one [`Reads::results`] gathers before it ends early.
 const RESULTS_INLINE_BYTES: usize = 1024 * 1024;
 
-const PROJECT_COLUMNS: &str =
-    "p.id, p.spec, p.state, p.message, p.generation, p.tasks, p.created_millis, p.ended_millis,
-     g.succeeded, g.failed,
-     (SELECT count(*) FROM tasks t WHERE t.project = p.id AND t.state <= 1 AND t.state = 1 AND t.phase = 1)
-     FROM projects p JOIN progress g ON g.project = p.id";
+/// The statement that reads projects. Where an index is named, the planner, which has no statistics, would rather walk over
+/// all tasks or all projects.
+macro_rules! projects {
+    ($index:literal, $condition:literal) => {
+        concat!(
+            "SELECT p.id, p.spec, p.state, p.message, p.generation, p.tasks, p.created_millis, p.ended_millis,
+                 g.succeeded, g.failed,
+                 (SELECT count(*) FROM tasks t INDEXED BY tasks_open
+                  WHERE t.project = p.id AND t.state <= 1 AND t.state = 1 AND t.phase = 1)
+             FROM projects p ",
+            $index,
+            " JOIN progress g ON g.project = p.id WHERE ",
+            $condition
+        )
+    };
+}
 
 /// The questions of readers, on one connection.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +46,7 @@ impl<'c> Reads<'c> {
     /// # Errors
     /// If the database fails or is damaged. So for all that follow.
     pub fn project(self, id: ProjectId) -> Result<Option<Project>, StoreError> {
-        let sql = format!("SELECT {PROJECT_COLUMNS} WHERE p.id = ?1 AND p.state > 0");
-        self.first(&sql, [integer(id.0)], read_project)
+        self.first(projects!("", "p.id = ?1 AND p.state > 0"), [integer(id.0)], read_project)
     }
 
     /// As [`Store::project_named`](crate::store::Store::project_named).
@@ -44,9 +54,8 @@ impl<'c> Reads<'c> {
     /// # Errors
     /// See [`Reads::project`].
     pub fn project_named(self, name: &str) -> Result<Option<Project>, StoreError> {
-        let sql =
-            format!("SELECT {PROJECT_COLUMNS} WHERE p.name = ?1 AND p.state > 0 ORDER BY p.id DESC LIMIT 1");
-        self.first(&sql, [name], read_project)
+        let sql = projects!("", "p.name = ?1 AND p.state > 0 ORDER BY p.id DESC LIMIT 1");
+        self.first(sql, [name], read_project)
     }
 
     /// As [`Store::projects`](crate::store::Store::projects).
@@ -59,10 +68,15 @@ impl<'c> Reads<'c> {
         before: Option<ProjectId>,
         limit: u32,
     ) -> Result<Vec<Project>, StoreError> {
-        let states = if active_only { "p.state BETWEEN 1 AND 3" } else { "p.state > 0" };
-        let sql =
-            format!("SELECT {PROJECT_COLUMNS} WHERE {states} AND p.id < ?1 ORDER BY p.id DESC LIMIT ?2");
-        self.all(&sql, params![before.map_or(i64::MAX, |id| integer(id.0)), limit], read_project)
+        let sql = if active_only {
+            projects!(
+                "INDEXED BY projects_active",
+                "p.state BETWEEN 0 AND 3 AND p.state > 0 AND p.id < ?1 ORDER BY p.id DESC LIMIT ?2"
+            )
+        } else {
+            projects!("", "p.state > 0 AND p.id < ?1 ORDER BY p.id DESC LIMIT ?2")
+        };
+        self.all(sql, params![before.map_or(i64::MAX, |id| integer(id.0)), limit], read_project)
     }
 
     /// As [`Store::tasks`](crate::store::Store::tasks).
@@ -72,13 +86,14 @@ impl<'c> Reads<'c> {
     pub fn tasks(self, project: ProjectId, filter: &TaskFilter) -> Result<Vec<TaskRow>, StoreError> {
         let wanted: i64 = filter.states.iter().fold(0, |mask, &state| mask | 1 << task_state_code(state));
         let wanted = if filter.states.is_empty() { !0 } else { wanted };
-        // Only open tasks: their small index is enough.
-        let open = if wanted & !(1 << RUNNING | 1) == 0 { "AND t.state <= 1" } else { "" };
+        // Only open tasks: their small index is enough, and the planner does not see it.
+        let only_open = wanted & !(1 << RUNNING | 1 << TODO) == 0;
+        let (index, open) = if only_open { ("INDEXED BY tasks_open", "AND t.state <= 1") } else { ("", "") };
         let (after_phase, after_index) =
             filter.after.map_or((-1, 0), |(phase, index)| (phase_code(phase), i64::from(index)));
         let sql = format!(
             "SELECT t.phase, t.idx, t.state, t.attempt, coalesce(a.name, ''), i.text, i.args, i.resource
-             FROM tasks t
+             FROM tasks t {index}
              LEFT JOIN agents a ON a.id = t.agent
              LEFT JOIN items i ON i.project = t.project AND i.idx = t.idx AND t.phase = 1
              WHERE t.project = ?1 AND (t.phase, t.idx) > (?2, ?3) AND (?4 >> t.state) & 1 {open}

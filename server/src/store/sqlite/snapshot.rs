@@ -26,7 +26,7 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
     })?;
     let mut projects = reads.all(
         "SELECT p.id, p.spec, p.state, p.tasks, g.succeeded, g.failed
-         FROM projects p JOIN progress g ON g.project = p.id
+         FROM projects p INDEXED BY projects_active JOIN progress g ON g.project = p.id
          WHERE p.state BETWEEN 0 AND 3 AND p.state > 0 ORDER BY p.id",
         [],
         |row| {
@@ -61,7 +61,7 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
 fn open_tasks(reads: Reads<'_>, project: ProjectId) -> Result<Vec<OpenTask>, StoreError> {
     reads.all(
         "SELECT t.phase, t.idx, t.attempt, t.agent, t.state, t.failures, t.crashes, a.seq IS NOT NULL
-         FROM tasks t
+         FROM tasks t INDEXED BY tasks_open
          LEFT JOIN attempts a ON a.project = t.project AND a.phase = t.phase AND a.idx = t.idx
              AND a.attempt = t.attempt AND a.outcome <> ?2
          WHERE t.project = ?1 AND t.state <= 1 ORDER BY t.phase, t.idx",

@@ -11,7 +11,9 @@ use crate::{
     domain::{CoordinatorEpoch, Generation, Item, Output, ProjectId, ProjectState},
     store::{Begun, Committed, Snapshot, StoreError, Write, disk},
 };
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -27,6 +29,9 @@ const STATEMENTS_MAX: usize = 64;
 const BUSY_MILLIS: u64 = 10_000;
 /// How much of the database the writer keeps in memory.
 const CACHE_KIB: i64 = 64 * 1024;
+/// How long the log grows before it is copied into the database: four times the default, as most pages that a batch
+/// changes are changed again by the next.
+const LOG_PAGES: i64 = 4000;
 /// The log is cut back to this length once it was copied into the database.
 const LOG_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
@@ -44,9 +49,14 @@ impl Writer {
     /// # Errors
     /// If it can't be used, or a newer version wrote it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let connection = Connection::open(path)?;
+        // The one thread that owns it needs no lock.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
         Self::prepare(connection, path.parent().map(Path::to_owned))
     }
@@ -95,7 +105,7 @@ impl Writer {
     /// # Errors
     /// See [`Writer::open_epoch`].
     pub fn load(&mut self) -> Result<Snapshot, StoreError> {
-        self.transaction(|connection| snapshot::load(connection))
+        self.transaction(snapshot::load)
     }
 
     /// As [`Store::commit`](crate::store::Store::commit).
@@ -220,6 +230,17 @@ impl Writer {
             Ok(value)
         })();
         done.map_err(|error| self.explain(error))
+    }
+
+    /// As if the disk had no more room.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) {
+        self.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn raw(&self, sql: &str) {
+        self.connection.execute_batch(sql).unwrap();
     }
 
     fn keep_reserve(&self) -> Result<(), StoreError> {

@@ -1,0 +1,199 @@
+//! The connection to a coordinator: tonic over a Unix socket.
+//!
+//! Calls that ask for something once fail at once if no coordinator is there. Submissions, and the streams that follow a
+//! project, outlive a restart of the coordinator: [`submit`] tries again under the same idempotency key, and [`follow`]
+//! reconnects with its cursor.
+
+mod follow;
+mod submit;
+
+pub use follow::{ResultsStream, WatchStream, has_ended};
+
+use crate::project_file::ProjectFileError;
+use piecework_proto::{
+    MESSAGE_BYTES_MAX,
+    v1::{self, admin_client::AdminClient, agents_client::AgentsClient, projects_client::ProjectsClient},
+};
+use std::{
+    error::Error as _,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::UnixStream;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+/// How often a silent coordinator is asked whether it is there, and how long its answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_MAX: Duration = Duration::from_secs(30);
+
+/// How long a lost coordinator is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a call did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error("no coordinator can be reached at {}: {source}", .socket.display())]
+    NoCoordinator {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The coordinator went away and did not come back.
+    #[error("the coordinator was lost for {patience:?}: {status}")]
+    Lost {
+        /// How long it was waited for.
+        patience: Duration,
+        /// The last failure.
+        status: Box<Status>,
+    },
+    /// The coordinator said no.
+    #[error("{0}")]
+    Refused(Box<Status>),
+    /// An answer lacks what it must have.
+    #[error("the coordinator's answer makes no sense: {0}")]
+    BadAnswer(&'static str),
+    /// What is submitted can't be read.
+    #[error(transparent)]
+    Input(#[from] ProjectFileError),
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+/// Says what the user should know of the connection while it is waited for.
+pub type Note = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A client of one coordinator. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    socket: PathBuf,
+    projects: ProjectsClient<Channel>,
+    agents: AgentsClient<Channel>,
+    admin: AdminClient<Channel>,
+    patience: Duration,
+    note: Note,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Connects to the coordinator that listens on a socket.
+    ///
+    /// # Errors
+    /// If none does.
+    pub async fn connect(socket: &Path, note: Note) -> Result<Self, ClientError> {
+        let missing = |source| ClientError::NoCoordinator { socket: socket.to_owned(), source };
+        // tonic would tell less of what is wrong.
+        UnixStream::connect(socket).await.map_err(missing)?;
+        let path = socket.to_str().ok_or_else(|| missing(io::Error::other("the path is not UTF-8")))?;
+        let endpoint = Endpoint::from_shared(format!("unix://{path}"))
+            .map_err(|error| missing(io::Error::other(error)))?;
+        let channel =
+            endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_MAX).connect_lazy();
+        Ok(Self {
+            socket: socket.to_owned(),
+            projects: ProjectsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            agents: AgentsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            admin: AdminClient::new(channel),
+            patience: PATIENCE,
+            note,
+        })
+    }
+
+    /// With another patience than [`PATIENCE`].
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The coordinator's socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Who answers.
+    ///
+    /// # Errors
+    /// If the coordinator can't be reached or refuses, as of all calls.
+    pub async fn server_info(&self) -> Result<v1::ServerInfo, ClientError> {
+        Ok(self.admin.clone().get_server_info(v1::GetServerInfoRequest {}).await?.into_inner())
+    }
+
+    /// One project, by number or name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn project(&self, project: &str) -> Result<v1::Project, ClientError> {
+        let request = v1::GetProjectRequest { project: project.to_owned() };
+        Ok(self.projects.clone().get(request).await?.into_inner())
+    }
+
+    /// Projects, newest first.
+    ///
+    /// # Errors
+    /// As of all calls.
+    pub async fn list(
+        &self,
+        request: v1::ListProjectsRequest,
+    ) -> Result<v1::ListProjectsResponse, ClientError> {
+        Ok(self.projects.clone().list(request).await?.into_inner())
+    }
+
+    /// Tasks of a project.
+    ///
+    /// # Errors
+    /// If there is no such project.
+    pub async fn tasks(&self, request: v1::ListTasksRequest) -> Result<v1::ListTasksResponse, ClientError> {
+        Ok(self.projects.clone().list_tasks(request).await?.into_inner())
+    }
+
+    /// Cancels a project.
+    ///
+    /// # Errors
+    /// If there is no such project.
+    pub async fn cancel(&self, project: &str) -> Result<v1::Project, ClientError> {
+        let request = v1::CancelProjectRequest { project: project.to_owned() };
+        Ok(self.projects.clone().cancel(request).await?.into_inner())
+    }
+
+    /// The output of one task.
+    ///
+    /// # Errors
+    /// If there is no such task.
+    pub async fn logs(&self, request: v1::LogsRequest) -> Result<Streaming<v1::LogsChunk>, ClientError> {
+        Ok(self.projects.clone().logs(request).await?.into_inner())
+    }
+
+    /// The agents.
+    ///
+    /// # Errors
+    /// As of all calls.
+    pub async fn agents(&self) -> Result<Vec<v1::Agent>, ClientError> {
+        Ok(self.agents.clone().list(v1::ListAgentsRequest {}).await?.into_inner().agents)
+    }
+}
+
+/// Whether a failure is one of the connection, so that the same call may do better later.
+fn is_passing(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable => true,
+        // A status that a coordinator sent has no source; one that tonic made of a broken connection has.
+        Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
+        _ => false,
+    }
+}

@@ -1,0 +1,57 @@
+//! The commands, one file each. Their doc comments are the help.
+
+mod agents;
+mod cancel;
+mod completions;
+mod logs;
+mod ls;
+mod new;
+mod results;
+mod run;
+mod show;
+mod submit;
+mod up;
+mod watch;
+
+use crate::{context::Context, error::CliError};
+
+/// One command with its arguments.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Up(up::Args),
+    Run(run::Args),
+    Submit(submit::Args),
+    Watch(watch::Args),
+    Results(results::Args),
+    Logs(logs::Args),
+    Ls(ls::Args),
+    Show(show::Args),
+    Cancel(cancel::Args),
+    Agents(agents::Args),
+    New(new::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Whether the command ends by itself, in good order, when the user interrupts it.
+    pub(crate) const fn ends_by_itself_when_interrupted(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Run(_))
+    }
+
+    pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::Up(args) => Box::pin(up::run(context, args)).await,
+            Self::Run(args) => Box::pin(run::run(context, args)).await,
+            Self::Submit(args) => Box::pin(submit::run(context, args)).await,
+            Self::Watch(args) => Box::pin(watch::run(context, args)).await,
+            Self::Results(args) => Box::pin(results::run(context, args)).await,
+            Self::Logs(args) => Box::pin(logs::run(context, args)).await,
+            Self::Ls(args) => Box::pin(ls::run(context, args)).await,
+            Self::Show(args) => Box::pin(show::run(context, args)).await,
+            Self::Cancel(args) => Box::pin(cancel::run(context, args)).await,
+            Self::Agents(args) => Box::pin(agents::run(context, args)).await,
+            Self::New(args) => new::run(context, &args),
+            Self::Completions(args) => completions::run(context, &args),
+        }
+    }
+}

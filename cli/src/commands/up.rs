@@ -1,0 +1,85 @@
+//! `piecework up`
+
+use crate::{
+    context::Context,
+    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig},
+    error::CliError,
+    output::json::{Line, Up},
+};
+
+/// Start a coordinator and one agent on this machine, in this process.
+///
+/// The coordinator listens on a Unix socket that only you can open. It goes on with what was unfinished when it last
+/// stopped. Ctrl-C stops both; a second Ctrl-C stops at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    embedded: EmbeddedArgs,
+    /// The agent's name. Without it: this machine's name.
+    #[arg(long)]
+    name: Option<String>,
+}
+
+pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
+    let data = context.data()?;
+    let config = EmbeddedConfig {
+        data: data.clone(),
+        socket: context.server(),
+        name: args.name,
+        args: args.embedded,
+        log: "warn",
+    };
+    let mut embedded = tokio::select! {
+        started = embedded::start_alone(context, config) => started?,
+        () = context.interrupts.at_least(1) => return Ok(()),
+    };
+    let told = announce(context, &embedded, &data);
+    let ended = match told {
+        Err(error) => Err(error),
+        Ok(()) => tokio::select! {
+            error = embedded.failed() => Err(error),
+            () = context.interrupts.at_least(1) => {
+                context.screen.note("stopping; once more stops at once");
+                Ok(())
+            }
+        },
+    };
+    tokio::select! {
+        () = embedded.shutdown() => {}
+        () = context.interrupts.at_least(2) => {}
+    }
+    ended
+}
+
+/// Says where the coordinator listens, and how to submit to it.
+fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path) -> Result<(), CliError> {
+    let socket = embedded.socket();
+    if context.is_json() {
+        context.screen.json(&Line::Up(Up {
+            socket: socket.display().to_string(),
+            data: data.display().to_string(),
+            runtime: embedded.runtime().to_owned(),
+            why_not_docker: embedded.why_not_docker().map(str::to_owned),
+        }))?;
+    }
+    let option = if context.server().is_some() {
+        format!(" --server {}", shell_words::quote(&socket.to_string_lossy()))
+    } else if context.is_data_given() {
+        format!(" --data {}", shell_words::quote(&data.to_string_lossy()))
+    } else {
+        String::new()
+    };
+    let screen = &context.screen;
+    screen.status(&format!("piecework {} is up", env!("CARGO_PKG_VERSION")));
+    screen.status(&format!("  listens on   {}", socket.display()));
+    screen.status(&format!("  keeps data   {}", data.display()));
+    screen.status(&format!(
+        "  runs tasks   in {}",
+        if embedded.runtime() == "docker" { "Docker" } else { "plain processes" }
+    ));
+    screen.status(&format!("  submit with  piecework{option} run FILE"));
+    if let Some(why) = embedded.why_not_docker() {
+        screen.note(&embedded::docker_is_missing(why));
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! A coordinator and an agent in this process, for one machine.
+
+use crate::{context::Context, error::CliError};
+use std::path::PathBuf;
+
+/// How the agent in this process runs tasks.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct EmbeddedArgs {
+    /// How many tasks run at a time. Without it: one for each processor.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: Option<u32>,
+    /// What tasks run in. `process` gives no isolation from this machine.
+    #[arg(long, value_name = "RUNTIME", default_value = "auto")]
+    pub(crate) runtime: RuntimeArg,
+}
+
+/// What tasks run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RuntimeArg {
+    /// Docker if it answers, else plain processes.
+    Auto,
+    /// Docker containers.
+    Docker,
+    /// Plain processes of this machine.
+    Process,
+}
+
+/// Where to start, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct EmbeddedConfig {
+    pub(crate) data: PathBuf,
+    /// None means the one in the data directory.
+    pub(crate) socket: Option<PathBuf>,
+    /// The agent's name; none means the host's.
+    pub(crate) name: Option<String>,
+    pub(crate) args: EmbeddedArgs,
+    /// What is logged to stderr unless `RUST_LOG` says otherwise.
+    pub(crate) log: &'static str,
+}
+
+#[cfg(feature = "embedded")]
+pub(crate) use with::Embedded;
+#[cfg(not(feature = "embedded"))]
+pub(crate) use without::Embedded;
+
+#[cfg(feature = "embedded")]
+mod with {
+    use super::{Context, EmbeddedConfig, RuntimeArg};
+    use crate::{error::CliError, exit_code, output::LogWriter};
+    use piecework_agent::{Agent, AgentConfig, RuntimeChoice, runtime::RuntimeKind};
+    use piecework_server::{LEASE_DEFAULT, Server, ServerConfig, StartError};
+    use std::{collections::BTreeMap, path::Path, sync::Arc};
+    use tracing_subscriber::EnvFilter;
+
+    /// A running coordinator and its agent.
+    #[derive(Debug)]
+    pub(crate) struct Embedded {
+        server: Server,
+        agent: Agent,
+    }
+
+    impl Embedded {
+        /// Starts both. None if another coordinator holds the data directory.
+        pub(crate) async fn start(
+            context: &Context,
+            config: EmbeddedConfig,
+        ) -> Result<Option<Self>, CliError> {
+            let EmbeddedConfig { data, socket, name, args, log } = config;
+            log_to_stderr(context, log);
+            let server = ServerConfig { data: data.clone(), socket, lease: LEASE_DEFAULT };
+            let server = match Server::start(server).await {
+                Ok(server) => server,
+                Err(StartError::Locked(_)) => return Ok(None),
+                Err(error) => return Err(not_started("the coordinator", &error)),
+            };
+            let agent = AgentConfig {
+                data: data.join("agent"),
+                server: server.socket().to_owned(),
+                name,
+                slots: args.slots,
+                runtime: match args.runtime {
+                    RuntimeArg::Auto => RuntimeChoice::Auto,
+                    RuntimeArg::Docker => RuntimeChoice::Docker,
+                    RuntimeArg::Process => RuntimeChoice::Process,
+                },
+                labels: BTreeMap::new(),
+            };
+            match Agent::start(agent).await {
+                Ok(agent) => Ok(Some(Self { server, agent })),
+                Err(error) => {
+                    server.shutdown().await;
+                    Err(not_started("the agent", &error))
+                }
+            }
+        }
+
+        /// Where the coordinator listens.
+        pub(crate) fn socket(&self) -> &Path {
+            self.server.socket()
+        }
+
+        /// What tasks run in.
+        pub(crate) fn runtime(&self) -> &'static str {
+            match self.agent.runtime() {
+                RuntimeKind::Docker => "docker",
+                RuntimeKind::Process => "process",
+                RuntimeKind::Scripted => "scripted",
+            }
+        }
+
+        /// Why that is not Docker, if it was to be chosen.
+        pub(crate) fn why_not_docker(&self) -> Option<&str> {
+            self.agent.why_not_docker()
+        }
+
+        /// Waits until the coordinator can't go on.
+        pub(crate) async fn failed(&mut self) -> CliError {
+            let why = self.server.failed().await;
+            CliError::new(exit_code::REFUSED, "the coordinator in this process failed")
+                .cause(why)
+                .hint("what was submitted is safe: start it again with `piecework up`")
+        }
+
+        /// Stops both; what runs is killed and handed back.
+        pub(crate) async fn shutdown(self) {
+            self.agent.shutdown().await;
+            self.server.shutdown().await;
+        }
+    }
+
+    fn not_started(what: &str, error: &dyn std::error::Error) -> CliError {
+        CliError::new(exit_code::LOCAL_FAILURE, format!("{what} can't be started")).cause(error)
+    }
+
+    fn log_to_stderr(context: &Context, default: &str) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+        let screen = Arc::clone(&context.screen);
+        // It fails only if there is a subscriber already.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(move || LogWriter(Arc::clone(&screen)))
+            .try_init();
+    }
+}
+
+#[cfg(not(feature = "embedded"))]
+mod without {
+    use super::{Context, EmbeddedConfig};
+    use crate::{error::CliError, exit_code};
+    use std::path::Path;
+
+    /// Never there: this program was built without coordinator and agent.
+    #[derive(Debug)]
+    pub(crate) enum Embedded {}
+
+    impl Embedded {
+        pub(crate) async fn start(
+            _context: &Context,
+            config: EmbeddedConfig,
+        ) -> Result<Option<Self>, CliError> {
+            let EmbeddedConfig { data, socket, name, args, log } = config;
+            drop((data, socket, name, args.slots, args.runtime, log));
+            Err(CliError::new(
+                exit_code::LOCAL_FAILURE,
+                "this piecework was built without coordinator and agent",
+            )
+            .hint("start `piecework-server` and `piecework-agent`, or build with the feature `embedded`"))
+        }
+
+        pub(crate) fn socket(&self) -> &Path {
+            match *self {}
+        }
+
+        pub(crate) fn runtime(&self) -> &'static str {
+            match *self {}
+        }
+
+        pub(crate) fn why_not_docker(&self) -> Option<&str> {
+            match *self {}
+        }
+
+        pub(crate) async fn failed(&mut self) -> CliError {
+            match *self {}
+        }
+
+        pub(crate) async fn shutdown(self) {
+            match self {}
+        }
+    }
+}
+
+/// What to say when tasks do not run in Docker because it is missing.
+pub(crate) fn docker_is_missing(why: &str) -> String {
+    format!(
+        "Docker can't be used ({}): tasks run as plain processes of this machine",
+        crate::output::human::one_line(why)
+    )
+}
+
+/// Starts a coordinator and an agent that must be the only ones on their data directory.
+pub(crate) async fn start_alone(context: &Context, config: EmbeddedConfig) -> Result<Embedded, CliError> {
+    let data = config.data.clone();
+    Embedded::start(context, config).await?.ok_or_else(|| {
+        CliError::new(
+            crate::exit_code::LOCAL_FAILURE,
+            format!("another coordinator is running on {}", data.display()),
+        )
+        .hint("use that one, stop it, or choose another directory with `--data`")
+    })
+}

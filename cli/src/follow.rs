@@ -1,0 +1,149 @@
+//! Follows a project to its end: its progress to stderr, its result to where it is wanted, both at the same time.
+
+use crate::{
+    client::{Client, has_ended},
+    context::Context,
+    error::CliError,
+    exit_code,
+    output::{
+        human,
+        json::{DataCutter, Line, ResultBytes},
+        progress::Progress,
+    },
+};
+use bytes::Bytes;
+use piecework_proto::v1::{self, watch_event::Event};
+use std::path::PathBuf;
+use tokio::{fs::File, io::AsyncWriteExt};
+
+/// Where a result goes.
+pub(crate) enum Sink {
+    /// To stdout: as it is, or as JSON lines.
+    Stdout,
+    /// Into a file, as it is.
+    File(File, PathBuf),
+}
+
+impl Sink {
+    /// A file to write to, emptied if it is there.
+    pub(crate) async fn file(path: PathBuf) -> Result<Self, CliError> {
+        let file = File::create(&path).await.map_err(|error| CliError::file("write", &path, &error))?;
+        Ok(Self::File(file, path))
+    }
+}
+
+/// Follows a project with its progress and its result, and returns it as it ended.
+pub(crate) async fn run(
+    context: &Context,
+    client: &Client,
+    project: &v1::Project,
+    sink: Sink,
+) -> Result<v1::Project, CliError> {
+    let (watched, _) =
+        tokio::try_join!(watch(context, client, project), results(context, client, project.id, false, sink))?;
+    Ok(watched)
+}
+
+/// Shows what happens in a project until it ends, and returns it as it ended.
+pub(crate) async fn watch(
+    context: &Context,
+    client: &Client,
+    project: &v1::Project,
+) -> Result<v1::Project, CliError> {
+    let mut events = client.watch(project.id);
+    let mut progress = (!context.is_json()).then(|| Progress::new(context.screen.clone(), project));
+    let mut last = project.clone();
+    while let Some(event) = events.next().await? {
+        let Some(event) = event.event else { continue };
+        match &mut progress {
+            Some(progress) => progress.event(&event),
+            None => print_event(context, &event)?,
+        }
+        if let Event::Project(project) = event {
+            last = project;
+        }
+    }
+    if let Some(progress) = progress {
+        progress.finish()?;
+    }
+    Ok(last)
+}
+
+fn print_event(context: &Context, event: &Event) -> Result<(), CliError> {
+    match event {
+        Event::Project(project) => context.screen.json(&Line::Project(project.into())),
+        Event::AttemptsEnded(ended) => {
+            ended.attempts.iter().try_for_each(|attempt| context.screen.json(&Line::Attempt(attempt.into())))
+        }
+    }
+}
+
+/// Writes a project's result as it becomes known, and returns the project as it ended (or as it is, with `no_wait`).
+pub(crate) async fn results(
+    context: &Context,
+    client: &Client,
+    project: u64,
+    no_wait: bool,
+    mut sink: Sink,
+) -> Result<v1::Project, CliError> {
+    let mut chunks = client.results(project, no_wait);
+    let mut cutter = DataCutter::default();
+    let mut end = None;
+    while let Some(chunk) = chunks.next().await? {
+        if !chunk.data.is_empty() {
+            write(context, &mut sink, &mut cutter, project, chunk.data).await?;
+        }
+        end = chunk.end.or(end);
+    }
+    if let Some(data) = cutter.finish() {
+        context.screen.json(&Line::Result(ResultBytes { project, data }))?;
+    }
+    if let Sink::File(file, path) = &mut sink {
+        file.sync_all().await.map_err(|error| CliError::file("write", path, &error))?;
+    }
+    end.ok_or_else(|| {
+        CliError::new(exit_code::REFUSED, "the coordinator ended the result without saying why")
+    })
+}
+
+async fn write(
+    context: &Context,
+    sink: &mut Sink,
+    cutter: &mut DataCutter,
+    project: u64,
+    data: Bytes,
+) -> Result<(), CliError> {
+    match sink {
+        Sink::File(file, path) => {
+            let written = async {
+                file.write_all(&data).await?;
+                file.flush().await
+            };
+            written.await.map_err(|error| CliError::file("write", path, &error))
+        }
+        Sink::Stdout if context.is_json() => match cutter.cut(&data) {
+            Some(data) => context.screen.json(&Line::Result(ResultBytes { project, data })),
+            None => Ok(()),
+        },
+        Sink::Stdout => context.screen.bytes(data).await,
+    }
+}
+
+/// What a project's end means for the exit code.
+pub(crate) fn verdict(project: &v1::Project) -> Result<(), CliError> {
+    let called = format!("project {} ({})", project.id, human::one_line(human::project_name(project)));
+    let error = |exit_code, what: &str| {
+        let error = CliError::new(exit_code, format!("{called} {what}"));
+        if project.message.is_empty() { error } else { error.cause(human::one_line(&project.message)) }
+    };
+    match project.state() {
+        v1::ProjectState::Succeeded => Ok(()),
+        v1::ProjectState::Cancelled => Err(error(exit_code::CANCELLED, "was cancelled")),
+        v1::ProjectState::Failed => Err(error(exit_code::PROJECT_FAILED, "failed").hint(format!(
+            "`piecework show {}` lists what failed, `piecework logs {} INDEX` what a task printed",
+            project.id, project.id
+        ))),
+        _ if has_ended(project) => Ok(()),
+        state => Err(error(exit_code::REFUSED, &format!("is still {}", human::project_state(state)))),
+    }
+}

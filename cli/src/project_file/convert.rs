@@ -1,0 +1,408 @@
+//! From the document, as it is written, to the specification that is submitted.
+
+use super::{
+    Submission,
+    document::{
+        Build, BuiltIn, Command, Document, Items as ItemsDocument, ItemsFrom, Network, OnFailure, Range,
+        Reassemble, RetryOn, Scalar, Task,
+    },
+    files::{Collected, collect},
+    items::{ITEMS_MAX, Items, unfit},
+    placeholders,
+    problem::{Problem, ProjectFileError, quoted},
+    shape::Ordered,
+    values,
+};
+use piecework_proto::v1;
+use serde_saphyr::{Location, Spanned};
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+/// What can go wrong in a document: something in it, or a file that it names.
+pub(super) enum ConvertError {
+    Content(Problem),
+    File(ProjectFileError),
+}
+
+impl From<Problem> for ConvertError {
+    fn from(problem: Problem) -> Self {
+        Self::Content(problem)
+    }
+}
+
+/// What a text says about its project; files that it names are relative to `base`.
+pub(super) fn convert(
+    document: Document,
+    default_name: &str,
+    base: &Path,
+) -> Result<Submission, ConvertError> {
+    let name = match &document.name {
+        None => default_name.to_owned(),
+        Some(name) if values::is_name(&name.value) => name.value.clone(),
+        Some(name) => {
+            return Err(Problem::at(
+                name.referenced,
+                format!("{} is no name of a project", quoted(&name.value)),
+            )
+            .hint("a name is 1 to 63 letters, digits, `.`, `_` and `-`")
+            .into());
+        }
+    };
+    let (image, files) = image(&document, base)?;
+    let (source, items, axes) = items(&document, base)?;
+    let known: Vec<&str> = ["item", "index"].into_iter().chain(axes.iter().map(String::as_str)).collect();
+    let spec = v1::ProjectSpec {
+        name,
+        image: Some(image),
+        items: Some(v1::ItemSource { source: Some(source) }),
+        task: Some(task(&document.task.value, &known)?),
+        reassemble: Some(v1::ReassembleSpec { how: Some(reassemble(document.reassemble.as_ref())?) }),
+        on_failure: i32::from(match &document.on_failure {
+            None => v1::FailurePolicy::Continue,
+            Some(policy) => match values::one_of("way to go on after a failure", policy, OnFailure::ALL)? {
+                OnFailure::Continue => v1::FailurePolicy::Continue,
+                OnFailure::Stop => v1::FailurePolicy::Stop,
+                OnFailure::Ignore => v1::FailurePolicy::Ignore,
+            },
+        }),
+        weight: optional(document.weight.as_ref(), |weight| {
+            values::whole("weight", weight, &values::WEIGHTS)
+        })?
+        .unwrap_or(1),
+    };
+    Ok(Submission { spec, items, files })
+}
+
+fn optional<T>(
+    value: Option<&Scalar>,
+    read: impl FnOnce(&Scalar) -> Result<T, Problem>,
+) -> Result<Option<T>, Problem> {
+    value.map(read).transpose()
+}
+
+fn image(document: &Document, base: &Path) -> Result<(v1::ImageSpec, Vec<super::FileToSend>), Problem> {
+    let (image, files) = match (&document.image, &document.build) {
+        (Some(_), Some(build)) => {
+            return Err(
+                Problem::at(build.referenced, "`image` and `build` are both there").hint("keep one of them")
+            );
+        }
+        (None, None) => {
+            return Err(Problem::new("there is neither `image` nor `build`")
+                .hint("name the image that the tasks run in: `image: debian:bookworm-slim`"));
+        }
+        (Some(reference), None) => {
+            (v1::image_spec::Image::Reference(image_reference(reference)?), Vec::new())
+        }
+        (None, Some(build)) => {
+            let (build, files) = self::build(&build.value, base)?;
+            (v1::image_spec::Image::Build(build), files)
+        }
+    };
+    Ok((v1::ImageSpec { image: Some(image) }, files))
+}
+
+fn image_reference(reference: &Scalar) -> Result<String, Problem> {
+    if reference.value.is_empty()
+        || reference.value.chars().any(|char| char.is_whitespace() || char.is_control())
+    {
+        return Err(Problem::at(
+            reference.referenced,
+            format!("{} is no name of an image", quoted(&reference.value)),
+        )
+        .hint("write it as for `docker run`: `debian:bookworm-slim`"));
+    }
+    Ok(reference.value.clone())
+}
+
+fn build(build: &Build, base: &Path) -> Result<(v1::ImageBuild, Vec<super::FileToSend>), Problem> {
+    let Collected { in_image, to_send, .. } = collect(&build.copy, base)?;
+    let run = build
+        .run
+        .iter()
+        .map(|line| {
+            if line.value.trim().is_empty() {
+                return Err(Problem::at(line.referenced, "the command is blank"));
+            }
+            values::no_zero(line).map(str::to_owned)
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((v1::ImageBuild { from: image_reference(&build.from)?, files: in_image, run }, to_send))
+}
+
+type Source = v1::item_source::Source;
+
+/// The source, the items that are sent, and the names of a matrix' axes.
+fn items(document: &Document, base: &Path) -> Result<(Source, Items, Vec<String>), ConvertError> {
+    const HINT: &str = "list the items, or make them: `items: {range: 1..=100}`, `{file: items.txt}`, \
+                        `{matrix: {size: [1, 2]}}`, or with a `split` task";
+    match (&document.items, &document.split) {
+        (Some(items), Some(_)) => Err(Problem::at(items.referenced, "`items` and `split` are both there")
+            .hint("keep one of them")
+            .into()),
+        (None, None) => Err(Problem::new("there is neither `items` nor `split`").hint(HINT).into()),
+        (None, Some(split)) => Ok((Source::Split(task(&split.value, &[])?), Items::None, Vec::new())),
+        (Some(items), None) => match &items.value {
+            ItemsDocument::Line(line) => {
+                Err(Problem::at(items.referenced, format!("{} is no list of items", quoted(line)))
+                    .hint(HINT)
+                    .into())
+            }
+            ItemsDocument::List(texts) => listed(texts, items.referenced).map_err(ConvertError::from),
+            ItemsDocument::From(from) => made(from, items.referenced, base),
+        },
+    }
+}
+
+fn no_items(location: Location) -> Problem {
+    Problem::at(location, "there are no items").hint("a project needs at least one")
+}
+
+fn count(length: usize, location: Location) -> Result<u32, Problem> {
+    u32::try_from(length)
+        .ok()
+        .filter(|count| *count <= ITEMS_MAX)
+        .ok_or_else(|| Problem::at(location, format!("a project has at most {ITEMS_MAX} items")))
+}
+
+fn listed(texts: &[String], location: Location) -> Result<(Source, Items, Vec<String>), Problem> {
+    if texts.is_empty() {
+        return Err(no_items(location));
+    }
+    if let Some((index, why)) = texts.iter().enumerate().find_map(|(index, text)| Some((index, unfit(text)?)))
+    {
+        return Err(Problem::at(location, format!("item {index}: {why}")));
+    }
+    let count = count(texts.len(), location)?;
+    Ok((Source::List(v1::ItemList { count }), Items::Texts(Arc::new(texts.to_vec())), Vec::new()))
+}
+
+fn made(
+    from: &ItemsFrom,
+    location: Location,
+    base: &Path,
+) -> Result<(Source, Items, Vec<String>), ConvertError> {
+    match from {
+        ItemsFrom { range: Some(range), file: None, matrix: None } => {
+            Ok((Source::Range(self::range(range)?), Items::None, Vec::new()))
+        }
+        ItemsFrom { range: None, file: Some(file), matrix: None } => {
+            let items = Items::lines_of(base.join(values::no_zero(file)?)).map_err(|error| match error {
+                ProjectFileError::Read { .. } => ConvertError::Content(
+                    Problem::at(file.referenced, error.to_string())
+                        .hint("item files are looked for beside the project file"),
+                ),
+                other => ConvertError::File(other),
+            })?;
+            let Items::Lines { count, .. } = items else { return Err(no_items(file.referenced).into()) };
+            if count == 0 {
+                return Err(Problem::at(file.referenced, "there are no items in this file")
+                    .hint("each line that is not empty is an item")
+                    .into());
+            }
+            Ok((Source::List(v1::ItemList { count }), items, Vec::new()))
+        }
+        ItemsFrom { range: None, file: None, matrix: Some(matrix) } => {
+            let axes = self::matrix(matrix)?;
+            let names = axes.iter().map(|axis| axis.name.clone()).collect();
+            Ok((Source::Matrix(v1::ItemMatrix { axes }), Items::None, names))
+        }
+        _ => Err(Problem::at(location, "items come from exactly one of `range`, `file` and `matrix`").into()),
+    }
+}
+
+fn range(range: &Spanned<Range>) -> Result<v1::ItemRange, Problem> {
+    let (first, last, step) = match &range.value {
+        Range::Line(line) => {
+            let (first, last) = line
+                .split_once("..=")
+                .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)))
+                .ok_or_else(|| {
+                    Problem::at(range.referenced, format!("{} is no range", quoted(line)))
+                        .hint("write both ends, which are included: `1..=100`")
+                })?;
+            (first, last, 1)
+        }
+        Range::Steps(steps) => (
+            values::integer("first", &steps.first)?,
+            values::integer("last", &steps.last)?,
+            optional(steps.step.as_ref(), |step| values::integer("step", step))?.unwrap_or(1),
+        ),
+    };
+    let distance = i128::from(last) - i128::from(first);
+    if step == 0 {
+        return Err(Problem::at(range.referenced, "the step is 0, so the range never ends"));
+    }
+    if distance != 0 && (distance < 0) != (step < 0) {
+        return Err(Problem::at(
+            range.referenced,
+            format!("the range from {first} to {last} by {step} is empty"),
+        )
+        .hint("to count down, write `{first: 10, last: 1, step: -1}`"));
+    }
+    if (distance / i128::from(step)).unsigned_abs() >= u128::from(ITEMS_MAX) {
+        return Err(Problem::at(range.referenced, format!("a project has at most {ITEMS_MAX} items")));
+    }
+    Ok(v1::ItemRange { first, last, step })
+}
+
+fn matrix(matrix: &Spanned<Ordered<Spanned<Vec<String>>>>) -> Result<Vec<v1::MatrixAxis>, Problem> {
+    if matrix.value.0.is_empty() {
+        return Err(Problem::at(matrix.referenced, "a matrix needs at least one axis"));
+    }
+    let mut combinations = 1_u64;
+    let mut axes = Vec::new();
+    for (name, values) in &matrix.value.0 {
+        let mut chars = name.value.chars();
+        let well_formed = chars.next().is_some_and(|char| char.is_ascii_alphabetic() || char == '_')
+            && chars.all(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-'));
+        if !well_formed || matches!(name.value.as_str(), "item" | "index") {
+            return Err(Problem::at(
+                name.referenced,
+                format!("{} is no name of an axis", quoted(&name.value)),
+            )
+            .hint("a letter or `_`, then letters, digits, `_` and `-`; but not `item` or `index`"));
+        }
+        if values.value.is_empty() {
+            return Err(Problem::at(values.referenced, format!("the axis `{}` has no values", name.value)));
+        }
+        if let Some(why) = values.value.iter().find_map(|value| unfit(value)) {
+            return Err(Problem::at(values.referenced, why));
+        }
+        combinations = combinations.saturating_mul(values.value.len() as u64);
+        axes.push(v1::MatrixAxis { name: name.value.clone(), values: values.value.clone() });
+    }
+    if combinations > u64::from(ITEMS_MAX) {
+        let what = format!(
+            "the matrix has {combinations} combinations, and a project has at most {ITEMS_MAX} items"
+        );
+        return Err(Problem::at(matrix.referenced, what));
+    }
+    Ok(axes)
+}
+
+fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
+    let resources = task.resources.as_ref();
+    let cpus = resources.and_then(|resources| resources.cpus.as_ref());
+    let memory = resources.and_then(|resources| resources.memory.as_ref());
+    let pids = resources.and_then(|resources| resources.pids.as_ref());
+    let retry_on = task.retry_on.iter().flatten().map(|ending| {
+        Ok(i32::from(match values::one_of("ending that can be retried", ending, RetryOn::ALL)? {
+            RetryOn::Exit => v1::RetryOn::Exit,
+            RetryOn::Timeout => v1::RetryOn::Timeout,
+            RetryOn::Oom => v1::RetryOn::Oom,
+        }))
+    });
+    Ok(v1::TaskSpec {
+        command: command(&task.command, known)?,
+        env: env(&task.env)?,
+        workdir: optional(task.workdir.as_ref(), workdir)?.unwrap_or_default(),
+        timeout_millis: optional(task.timeout.as_ref(), |text| values::duration_millis("timeout", text))?
+            .unwrap_or_default(),
+        retries: optional(task.retries.as_ref(), |text| values::whole("retries", text, &values::RETRIES))?
+            .unwrap_or_default(),
+        retry_on: retry_on.collect::<Result<_, Problem>>()?,
+        resources: Some(v1::Resources {
+            cpus_milli: optional(cpus, values::cpus_milli)?.unwrap_or_default(),
+            memory_bytes: optional(memory, |text| values::bytes("memory", text, &values::MEMORY_BYTES))?
+                .unwrap_or_default(),
+            pids_max: optional(pids, |text| values::whole("pids", text, &values::PIDS))?.unwrap_or_default(),
+        }),
+        network: i32::from(match &task.network {
+            None => v1::Network::None,
+            Some(network) => match values::one_of("network", network, Network::ALL)? {
+                Network::None => v1::Network::None,
+                Network::Bridge => v1::Network::Bridge,
+            },
+        }),
+        output_bytes_max: optional(task.output_limit.as_ref(), |text| {
+            values::bytes("output_limit", text, &values::OUTPUT_BYTES)
+        })?
+        .unwrap_or_default(),
+    })
+}
+
+fn command(command: &Spanned<Command>, known: &[&str]) -> Result<Vec<String>, Problem> {
+    let list = match &command.value {
+        Command::List(list) => list,
+        Command::Line(line) => {
+            let words = shell_words::split(line).unwrap_or_default();
+            let needs_shell =
+                words.is_empty() || line.contains(['|', '&', ';', '<', '>', '$', '`', '*', '?', '~']);
+            let list = if needs_shell {
+                "[\"sh\", \"-c\", \"…\"]".to_owned()
+            } else {
+                serde_json::to_string(&words).unwrap_or_default().replace("\",\"", "\", \"")
+            };
+            return Err(Problem::at(
+                command.referenced,
+                "a command is a list of program and arguments, not one line",
+            )
+            .hint(format!("write `command: {list}`")));
+        }
+    };
+    let program = list.first().ok_or_else(|| {
+        Problem::at(command.referenced, "the command is empty")
+            .hint("name a program: `command: [echo, \"{item}\"]`")
+    })?;
+    if program.value.is_empty() {
+        return Err(Problem::at(program.referenced, "the program's name is empty"));
+    }
+    list.iter()
+        .map(|argument| {
+            placeholders::check(values::no_zero(argument)?, known)
+                .map_err(|(what, hint)| Problem::at(argument.referenced, what).hint(hint))?;
+            Ok(argument.value.clone())
+        })
+        .collect()
+}
+
+fn env(env: &Ordered<Scalar>) -> Result<HashMap<String, String>, Problem> {
+    env.0
+        .iter()
+        .map(|(name, value)| {
+            let well_formed = !name.value.is_empty()
+                && !name.value.starts_with(|char: char| char.is_ascii_digit())
+                && name
+                    .value
+                    .chars()
+                    .all(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | '.' | '-'));
+            if !well_formed {
+                return Err(Problem::at(
+                    name.referenced,
+                    format!("{} is no name of a variable", quoted(&name.value)),
+                )
+                .hint("letters, digits, `_`, `.` and `-`, beginning with no digit"));
+            }
+            Ok((name.value.clone(), values::no_zero(value)?.to_owned()))
+        })
+        .collect()
+}
+
+fn workdir(path: &Scalar) -> Result<String, Problem> {
+    if path.value != "/" && !values::is_image_path(&path.value) {
+        return Err(Problem::at(
+            path.referenced,
+            format!("{} is no absolute path without `.` and `..`", quoted(&path.value)),
+        ));
+    }
+    Ok(path.value.clone())
+}
+
+fn reassemble(reassemble: Option<&Spanned<Reassemble>>) -> Result<v1::reassemble_spec::How, Problem> {
+    let built_in = match reassemble {
+        None => v1::BuiltInReassemble::Concat,
+        Some(Spanned { value: Reassemble::Command(command), .. }) => {
+            return Ok(v1::reassemble_spec::How::Command(task(command, &[])?));
+        }
+        Some(Spanned { value: Reassemble::Named(name), referenced, defined }) => {
+            let name = Scalar::new(name.clone(), *referenced, *defined);
+            match values::one_of("way to reassemble", &name, BuiltIn::ALL)? {
+                BuiltIn::Concat => v1::BuiltInReassemble::Concat,
+                BuiltIn::Sum => v1::BuiltInReassemble::Sum,
+                BuiltIn::Json => v1::BuiltInReassemble::Json,
+                BuiltIn::None => v1::BuiltInReassemble::None,
+            }
+        }
+    };
+    Ok(v1::reassemble_spec::How::BuiltIn(i32::from(built_in)))
+}

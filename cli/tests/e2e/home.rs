@@ -1,0 +1,261 @@
+//! A user's place: a data directory of its own, project files, and the programs.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// How long anything may take before a test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+/// What tasks run in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    Docker,
+    Process,
+}
+
+impl Runtime {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Process => "process",
+        }
+    }
+
+    /// An image with a shell, and how a project file names it.
+    pub(crate) fn image(self) -> &'static str {
+        match self {
+            Self::Docker => busybox_image(),
+            // Not looked at.
+            Self::Process => "busybox",
+        }
+    }
+}
+
+/// A data directory with what belongs to it.
+pub(crate) struct Home {
+    dir: TempDir,
+    pub(crate) runtime: Runtime,
+}
+
+impl Home {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        let dir = tempfile::Builder::new().prefix("piecework-e2e-").tempdir().expect("a temporary directory");
+        Self { dir, runtime }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file in the temporary directory");
+        path
+    }
+
+    /// `piecework` with these arguments, in this place.
+    pub(crate) fn piecework(&self, args: &[&str]) -> Command {
+        let mut command = program("piecework");
+        command.args(args).current_dir(self.dir.path()).env("PIECEWORK_DATA", self.data());
+        command
+    }
+
+    /// Runs `piecework` to its end.
+    pub(crate) fn output(&self, args: &[&str]) -> Output {
+        finish(self.piecework(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()))
+    }
+
+    /// Runs a project file in an embedded coordinator.
+    pub(crate) fn run(&self, file: &Path) -> Output {
+        let file = file.to_string_lossy().into_owned();
+        self.output(&["run", "--runtime", self.runtime.name(), &file])
+    }
+
+    /// A coordinator in a process of its own.
+    pub(crate) fn server(&self) -> Program {
+        let log = self.log("server.log");
+        let mut command = program("piecework-server");
+        command.arg("--data").arg(self.data()).stdout(log.try_clone().expect("the log")).stderr(log);
+        let server = Program(command.spawn().expect("piecework-server"));
+        self.wait("the coordinator listens", || self.output(&["ls"]).status.success());
+        server
+    }
+
+    /// An agent in a process of its own.
+    pub(crate) fn agent(&self, slots: u32) -> Program {
+        let log = self.log("agent.log");
+        let mut command = program("piecework-agent");
+        command
+            .arg("--data")
+            .arg(self.data().join("agent"))
+            .arg("--server")
+            .arg(self.data().join("piecework.sock"))
+            .args(["--runtime", self.runtime.name(), "--slots", &slots.to_string()])
+            .stdout(log.try_clone().expect("the log"))
+            .stderr(log);
+        Program(command.spawn().expect("piecework-agent"))
+    }
+
+    fn log(&self, name: &str) -> File {
+        File::options().create(true).append(true).open(self.path(name)).expect("a log")
+    }
+
+    /// What the programs logged, for the message of a failed test.
+    pub(crate) fn logs(&self) -> String {
+        ["server.log", "agent.log"]
+            .map(|name| {
+                let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+                let lines: Vec<_> = text.lines().rev().take(40).collect();
+                format!("--- {name}\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+            })
+            .join("\n")
+    }
+
+    /// Waits until something holds.
+    pub(crate) fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "waited in vain until {what}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The containers of this place's agent.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let id = fs::read_to_string(self.data().join("agent/agent-id")).expect("the agent's id");
+        let filter = format!("label=piecework.agent={}", id.trim());
+        docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
+    }
+}
+
+/// A program in the background. Killed with the test.
+pub(crate) struct Program(pub(crate) Child);
+
+impl Program {
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("kill");
+        self.0.wait().expect("wait");
+    }
+
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        self.0.wait().expect("wait")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One of our programs, beside this test.
+fn program(name: &str) -> Command {
+    let beside = Path::new(env!("CARGO_BIN_EXE_piecework")).with_file_name(name);
+    assert!(
+        beside.exists(),
+        "{} is missing: run `cargo test --workspace`, or build it first",
+        beside.display()
+    );
+    let mut command = Command::new(beside);
+    // Nothing of the developer's own settings.
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("PIECEWORK_")) {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// Runs a command to its end, with a bound.
+pub(crate) fn finish(command: &mut Command) -> Output {
+    let mut child = command.spawn().expect("the program starts");
+    let reader = |pipe: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(mut pipe) = pipe {
+                pipe.read_to_end(&mut bytes).expect("its output");
+            }
+            bytes
+        })
+    };
+    let stdout = reader(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let stderr = reader(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("its status") {
+            break status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let text = stderr.join().unwrap_or_default();
+            panic!("{command:?} does not end; stderr: {}", String::from_utf8_lossy(&text));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    Output {
+        status,
+        stdout: stdout.join().expect("the reader of stdout"),
+        stderr: stderr.join().expect("the reader of stderr"),
+    }
+}
+
+/// Runs `docker`, which must succeed.
+pub(crate) fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker")
+        .args(args)
+        .output()
+        .expect("docker is needed for this test: install and start it");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {args:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// An image with nothing but busybox, made here, as no registry is at hand.
+pub(crate) fn busybox_image() -> &'static str {
+    static IMAGE: OnceLock<String> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
+            .map(Path::new)
+            .into_iter()
+            .find(|path| path.exists())
+            .expect("a static busybox is needed for this test: install the package busybox-static");
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let bin = root.path().join("bin");
+        fs::create_dir(&bin).expect("bin");
+        fs::copy(busybox, bin.join("busybox")).expect("busybox");
+        let applets = Command::new(busybox).arg("--list").output().expect("the list of applets");
+        for applet in String::from_utf8(applets.stdout).expect("text").lines() {
+            if applet != "busybox" {
+                std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link");
+            }
+        }
+        let tar = Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).output().expect("tar");
+        let name = "piecework-e2e-busybox:local".to_owned();
+        let mut import = Command::new("docker")
+            .args(["import", "-", &name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("docker is needed for this test: install and start it");
+        import.stdin.take().expect("its stdin").write_all(&tar.stdout).expect("the image");
+        assert!(import.wait().expect("docker import").success(), "docker import failed");
+        name
+    })
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

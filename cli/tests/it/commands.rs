@@ -1,0 +1,202 @@
+//! The commands against a coordinator: what they print, and how they end.
+
+use crate::{
+    fake::{Fake, State, project},
+    program::{piecework, said},
+};
+use piecework_proto::v1;
+use std::fs;
+
+/// A snapshot of how the program ends with this coordinator.
+async fn check(name: &str, fake: &Fake, args: &[&str]) {
+    let output = piecework(fake.dir()).env("PIECEWORK_SERVER", fake.socket()).args(args).output().unwrap();
+    // How long ago something was changes from day to day.
+    insta::assert_snapshot!(name, without_ages(&said(fake.dir(), &output)));
+}
+
+/// Replaces `2 years ago` by `AGE`, and the space around it, which depends on its length.
+fn without_ages(text: &str) -> String {
+    let line = |line: &str| {
+        let columns: Vec<&str> =
+            line.split("   ").map(str::trim).filter(|column| !column.is_empty()).collect();
+        let age =
+            |column: &&str| if column.ends_with(" ago") { "AGE".to_owned() } else { (*column).to_owned() };
+        match line.split_once(" (").filter(|(_, age)| age.ends_with(" ago)")) {
+            Some((before, _)) => format!("{before} (AGE)"),
+            None if line.contains(" ago") || line.contains("SUBMITTED") => {
+                columns.iter().map(age).collect::<Vec<_>>().join("   ")
+            }
+            None => line.to_owned(),
+        }
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn outcome(kind: v1::OutcomeKind, code: i32) -> Option<v1::Outcome> {
+    Some(v1::Outcome { kind: i32::from(kind), code, message: String::new() })
+}
+
+fn key(index: u32) -> Option<v1::TaskKey> {
+    Some(v1::TaskKey { project_id: 1, phase: i32::from(v1::Phase::Task), index })
+}
+
+fn failed_state() -> State {
+    let ended = |index, attempt, kind, code, recorded| v1::AttemptEnded {
+        attempt: Some(v1::AttemptKey { task: key(index), attempt }),
+        outcome: outcome(kind, code),
+        recorded,
+        agent: "host-a".to_owned(),
+    };
+    let attempt = |attempt, kind, code| v1::Attempt {
+        attempt,
+        agent: "host-a".to_owned(),
+        outcome: outcome(kind, code),
+        usage: Some(v1::Usage { wall_micros: 1500, peak_memory_bytes: 4096, ..v1::Usage::default() }),
+        stderr_bytes: 20,
+        ..v1::Attempt::default()
+    };
+    let chunk = |stream, data: &'static [u8]| v1::LogsChunk { stream: i32::from(stream), data: data.into() };
+    State {
+        project: v1::Project {
+            succeeded: 1,
+            failed: 1,
+            message: "1 of 2 tasks failed".to_owned(),
+            ..project(v1::ProjectState::Failed)
+        },
+        attempts: vec![
+            ended(0, 1, v1::OutcomeKind::Exited, 0, true),
+            ended(1, 1, v1::OutcomeKind::TimedOut, 0, false),
+            ended(1, 2, v1::OutcomeKind::Exited, 3, true),
+        ],
+        tasks: vec![v1::Task {
+            key: key(1),
+            state: i32::from(v1::TaskState::Failed),
+            item: "two\x1b[2J".to_owned(),
+            attempt: 2,
+            agent: "host-a".to_owned(),
+            attempts: vec![attempt(1, v1::OutcomeKind::TimedOut, 0), attempt(2, v1::OutcomeKind::Exited, 3)],
+            ..v1::Task::default()
+        }],
+        logs: vec![
+            chunk(v1::OutputStream::Stdout, b"out\n"),
+            chunk(v1::OutputStream::Stderr, b"trouble\nmore \x07trouble\n"),
+        ],
+        result: vec![b"one\n".to_vec()],
+        ..State::default()
+    }
+}
+
+fn write_project(fake: &Fake) {
+    fs::write(fake.dir().join("p.yaml"), "image: a\nitems: [one, two]\ntask: {command: [echo, '{item}']}\n")
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_succeeds() {
+    let fake = Fake::start(State::default());
+    write_project(&fake);
+    check("run", &fake, &["run", "p.yaml"]).await;
+    check("run_quiet", &fake, &["run", "-q", "p.yaml"]).await;
+    check("run_json", &fake, &["run", "p.yaml", "-q", "--output", "json"]).await;
+    check("submit", &fake, &["submit", "p.yaml"]).await;
+    check("submit_watch", &fake, &["submit", "--watch", "p.yaml"]).await;
+    check("watch", &fake, &["watch", "hello"]).await;
+    check("results", &fake, &["results", "1"]).await;
+    check("results_no_wait", &fake, &["results", "1", "--no-wait", "--output", "json"]).await;
+    check("results_to_file", &fake, &["results", "1", "-o", "result.txt"]).await;
+    assert_eq!(fs::read(fake.dir().join("result.txt")).unwrap(), b"one\ntwo\n");
+    check("ls", &fake, &["ls"]).await;
+    check("ls_all", &fake, &["ls", "-a"]).await;
+    check("ls_json", &fake, &["ls", "-a", "--output", "json"]).await;
+    check("cancel", &fake, &["cancel", "1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_fails() {
+    let fake = Fake::start(failed_state());
+    write_project(&fake);
+    check("failed_run", &fake, &["run", "p.yaml"]).await;
+    check("failed_watch_json", &fake, &["watch", "1", "--output", "json"]).await;
+    check("failed_results", &fake, &["results", "1"]).await;
+    check("failed_show", &fake, &["show", "1"]).await;
+    check("failed_show_json", &fake, &["show", "1", "--output", "json"]).await;
+    check("logs", &fake, &["logs", "1", "1"]).await;
+    check("logs_stderr", &fake, &["logs", "1", "1", "--stderr"]).await;
+    check("logs_json", &fake, &["logs", "1", "1", "--output", "json"]).await;
+    check("logs_split", &fake, &["logs", "1", "--phase", "split"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_was_cancelled() {
+    let fake = Fake::start(State { project: project(v1::ProjectState::Cancelled), ..State::default() });
+    check("cancelled_results", &fake, &["results", "1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_waits_says_what_for() {
+    let waiting = v1::Project { succeeded: 0, ended_millis: 0, ..project(v1::ProjectState::Running) };
+    let agent = |name: &str, state, message: &str, held| v1::Agent {
+        name: name.to_owned(),
+        state: i32::from(state),
+        message: message.to_owned(),
+        slots: 2,
+        held,
+        runtime: "docker".to_owned(),
+        version: "0.1.0".to_owned(),
+        last_heard_millis: 1200,
+        ..v1::Agent::default()
+    };
+    let fake = Fake::start(State { project: waiting, ..State::default() });
+    check("show_no_agent", &fake, &["show", "1"]).await;
+    fake.with(|state| {
+        state.agents = vec![
+            agent("host-a", v1::AgentState::NotReady, "Docker does not answer", 0),
+            agent("host-b", v1::AgentState::Lost, "", 1),
+        ];
+    });
+    check("show_no_ready_agent", &fake, &["show", "1"]).await;
+    check("agents", &fake, &["agents"]).await;
+    check("agents_json", &fake, &["agents", "--output", "json"]).await;
+    fake.with(|state| state.agents = vec![agent("host-a", v1::AgentState::Ready, "", 2)]);
+    check("show_no_slot", &fake, &["show", "1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_tell_fields_and_exit_codes() {
+    use tonic_types::{ErrorDetails, StatusExt};
+    let mut details = ErrorDetails::new();
+    details.add_bad_request_violation("task.command[1]", "unknown placeholder {x}");
+    let status = tonic::Status::with_error_details(
+        tonic::Code::InvalidArgument,
+        "task.command[1]: unknown placeholder {x}",
+        details,
+    );
+    let fake = Fake::start(State { refuse: Some(status), ..State::default() });
+    write_project(&fake);
+    check("refused_input", &fake, &["submit", "p.yaml"]).await;
+    fake.with(|state| state.refuse = Some(tonic::Status::resource_exhausted("the disk is full")));
+    check("refused_full", &fake, &["submit", "p.yaml"]).await;
+    check("unknown_project", &fake, &["show", "nope"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_two_projects_is_run_in_order() {
+    let fake = Fake::start(State::default());
+    let list = r#"[{"cmd":"echo","id_project":2,"id_task":1},{"cmd":"echo","id_project":1,"id_task":1}]"#;
+    fs::write(fake.dir().join("list.json"), list).unwrap();
+    check("run_list", &fake, &["run", "list.json", "--image", "busybox:local"]).await;
+    fake.with(|state| {
+        let names: Vec<&str> = state.received.iter().map(|received| received.spec.name.as_str()).collect();
+        assert_eq!(names, ["list-1", "list-2"]);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_pass_unchanged() {
+    let binary: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let fake =
+        Fake::start(State { result: vec![binary.clone(), b"no newline".to_vec()], ..State::default() });
+    let output =
+        piecework(fake.dir()).env("PIECEWORK_SERVER", fake.socket()).args(["results", "1"]).output().unwrap();
+    assert_eq!(output.stdout, [binary, b"no newline".to_vec()].concat());
+}

@@ -1,0 +1,72 @@
+//! Ctrl-C, and a reader of stdout that goes away.
+
+use crate::fake::{Fake, State, project};
+use piecework_proto::v1;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+};
+
+fn start(fake: &Fake, args: &[&str]) -> Child {
+    fs::write(fake.dir().join("p.yaml"), "image: a\nitems: [one, two]\ntask: {command: [echo, '{item}']}\n")
+        .unwrap();
+    Command::new(assert_cmd::cargo::cargo_bin!("piecework"))
+        .current_dir(fake.dir())
+        .env_clear()
+        .env("PIECEWORK_SERVER", fake.socket())
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+fn until_cancelled() -> State {
+    State { until_cancelled: true, project: project(v1::ProjectState::Cancelled), ..State::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_cancels_what_runs() {
+    let fake = Fake::start(until_cancelled());
+    let mut child = start(&fake, &["run", "p.yaml"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The result is printed while the project still runs.
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    assert_eq!(lines.next().unwrap().unwrap(), "two");
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(fake.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_leaves_what_is_only_watched() {
+    let fake = Fake::start(until_cancelled());
+    let mut child = start(&fake, &["results", "1"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!fake.is_cancelled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_stdout_ends_quietly() {
+    let result = vec![vec![b'x'; 200_000]; 20];
+    let fake = Fake::start(State { result, ..until_cancelled() });
+    let mut child = start(&fake, &["run", "-q", "p.yaml"]);
+    let mut first = [0; 10];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(fake.is_cancelled(), "nobody waits for the result any more");
+}

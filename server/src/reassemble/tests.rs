@@ -1,1 +1,0 @@
-//! Reassembly over a real store and a real directory.
