@@ -109,7 +109,7 @@ impl Core {
         match input {
             Input::Connected(connection) => self.connected(connection, now, effects),
             Input::FromCoordinator { connection, seq, message } => {
-                self.from_coordinator(connection, seq, message, now, effects);
+                self.hear(connection, seq, message, now, effects);
             }
             Input::Disconnected(connection) => self.disconnected(connection, effects),
             Input::Ended(report) => self.ended(report, effects),

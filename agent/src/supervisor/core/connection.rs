@@ -43,7 +43,7 @@ impl Core {
         }
     }
 
-    pub(super) fn from_coordinator(
+    pub(super) fn hear(
         &mut self,
         connection: ConnectionId,
         seq: u64,
