@@ -20,6 +20,9 @@ use tonic::{Status, transport::Channel};
 /// The most bytes that are kept, in bytes. Files that are in use count, but are not removed.
 pub const BLOBS_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 
+/// The longest file that is taken, in bytes.
+const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// How long a file counts as in use after it was asked for, in seconds.
 const IN_USE_SECS: u64 = 3600;
 
@@ -48,6 +51,8 @@ enum FetchError {
     File(#[from] io::Error),
     #[error("what came does not have the digest asked for")]
     Digest,
+    #[error("it is longer than {BLOB_BYTES_MAX} bytes")]
+    TooLong,
 }
 
 impl BlobCache {
@@ -73,7 +78,12 @@ impl BlobCache {
         let request = v1::ReadBlobRequest { sha256: sha256.to_vec() };
         let mut stream = self.client.clone().read_blob(request).await?.into_inner();
         let mut digest = Sha256::new();
+        let mut length = 0;
         while let Some(chunk) = stream.message().await? {
+            length += chunk.data.len() as u64;
+            if length > BLOB_BYTES_MAX {
+                return Err(FetchError::TooLong);
+            }
             digest.update(&chunk.data);
             file.write_all(&chunk.data).await?;
         }
@@ -98,10 +108,13 @@ impl BlobCache {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            // If it can't be removed, it is emptied by the next try, or removed at the next start.
+            let _ = fs::remove_file(path.with_extension("part"));
             let why = format!("a file of the image ({name}) can't be had from the coordinator: {error}");
             match &error {
                 FetchError::Call(status) if is_final(status) => return Err(ImageError::Unavailable(why)),
                 FetchError::Call(_) => {}
+                FetchError::TooLong => return Err(ImageError::Unavailable(why)),
                 FetchError::Digest | FetchError::File(_) => tries_left -= 1,
             }
             match error {

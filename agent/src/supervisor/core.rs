@@ -16,13 +16,14 @@
 //!
 //! The core asserts what it alone decides, and never trusts what comes in: no input can make it panic.
 
+mod connection;
 #[cfg(test)]
 mod tests;
 
 use super::{
     ConnectionId, Effects, FromCoordinator, Input, Planted, PlantedBug, ToCoordinator,
     held::{Ending, Held, Kill},
-    link::{Credits, Link, Number},
+    link::{Credits, Link},
     unrecorded::Unrecorded,
 };
 use crate::domain::{Assignment, AttemptKey, Outcome, Output, Report, Usage};
@@ -108,7 +109,7 @@ impl Core {
         match input {
             Input::Connected(connection) => self.connected(connection, now, effects),
             Input::FromCoordinator { connection, seq, message } => {
-                self.coordinator_said(connection, seq, message, now, effects);
+                self.hear(connection, seq, message, now, effects);
             }
             Input::Disconnected(connection) => self.disconnected(connection, effects),
             Input::Ended(report) => self.ended(report, effects),
@@ -142,112 +143,6 @@ impl Core {
         self.config.planted.has(bug)
     }
 
-    // The connection.
-
-    fn connected(&mut self, connection: ConnectionId, now: Duration, effects: &mut Effects) {
-        if self.newest.is_some_and(|newest| connection <= newest) {
-            effects.closes.push((connection, "a newer connection was opened before".into()));
-            return;
-        }
-        self.close("replaced by a newer connection", effects);
-        self.newest = Some(connection);
-        let live = if self.has(PlantedBug::HelloOmitsLive) { Vec::new() } else { self.held.live() };
-        let unrecorded =
-            if self.has(PlantedBug::HelloOmitsUnrecorded) { Vec::new() } else { self.unrecorded.attempts() };
-        let mut link = Link::new(connection, now);
-        let hello = ToCoordinator::Hello { live, unrecorded, coordinator_epoch_seen: self.coordinator_epoch };
-        link.send(hello, effects);
-        self.link = Some(link);
-    }
-
-    fn disconnected(&mut self, connection: ConnectionId, effects: &mut Effects) {
-        if self.link.as_ref().is_some_and(|link| link.connection() == connection) {
-            self.link = None;
-            if self.has(PlantedBug::ForgetAtDisconnect) {
-                let sent = self.unrecorded.sent();
-                self.forget(&sent, effects);
-            }
-        }
-    }
-
-    fn close(&mut self, why: &str, effects: &mut Effects) {
-        if let Some(link) = self.link.take() {
-            effects.closes.push((link.connection(), why.into()));
-        }
-    }
-
-    fn coordinator_said(
-        &mut self,
-        connection: ConnectionId,
-        seq: u64,
-        message: FromCoordinator,
-        now: Duration,
-        effects: &mut Effects,
-    ) {
-        let stale_accepted = self.has(PlantedBug::StaleConnectionAccepted);
-        let Some(link) = &mut self.link else { return };
-        if link.connection() != connection {
-            if stale_accepted && !matches!(message, FromCoordinator::Welcome { .. }) {
-                self.obey(message, effects);
-            }
-            return;
-        }
-        match link.number(seq, now) {
-            Number::Next => {}
-            Number::Repeated if self.config.planted.has(PlantedBug::SeqDuplicateNotDropped) => {}
-            Number::Repeated => return,
-            Number::Gap if self.config.planted.has(PlantedBug::SeqGapIgnored) => {}
-            Number::Gap => return self.close("messages from the coordinator are missing", effects),
-        }
-        link.heard(seq);
-        match (link.is_welcomed(), message) {
-            (false, FromCoordinator::Welcome { coordinator_epoch, session_epoch, heartbeat, discard }) => {
-                self.welcome(coordinator_epoch, session_epoch, heartbeat, &discard, now, effects);
-            }
-            (true, FromCoordinator::Welcome { .. }) => self.close("a second Welcome", effects),
-            (true, message) => self.obey(message, effects),
-            (false, _) => self.close("the coordinator's first message is not Welcome", effects),
-        }
-    }
-
-    fn welcome(
-        &mut self,
-        coordinator_epoch: u64,
-        session_epoch: u64,
-        heartbeat: Duration,
-        discard: &[AttemptKey],
-        now: Duration,
-        effects: &mut Effects,
-    ) {
-        if coordinator_epoch < self.coordinator_epoch && !self.has(PlantedBug::OldCoordinatorEpochAccepted) {
-            let why = format!(
-                "the coordinator's epoch {coordinator_epoch} is older than {}, which was seen before",
-                self.coordinator_epoch
-            );
-            return self.close(&why, effects);
-        }
-        if session_epoch <= self.session_epoch && !self.has(PlantedBug::OldCoordinatorEpochAccepted) {
-            let why = format!(
-                "the session's epoch {session_epoch} is not above {}, which was seen before",
-                self.session_epoch
-            );
-            return self.close(&why, effects);
-        }
-        self.coordinator_epoch = self.coordinator_epoch.max(coordinator_epoch);
-        self.session_epoch = self.session_epoch.max(session_epoch);
-        if let Some(link) = &mut self.link {
-            link.welcomed(heartbeat, now);
-        }
-        for attempt in discard {
-            if self.held.discard(*attempt) == Kill::Now {
-                effects.kill.push(*attempt);
-            }
-        }
-        self.forget(discard, effects);
-        self.unrecorded.send_all_again();
-        effects.upload.extend(self.unrecorded.to_upload());
-    }
-
     fn obey(&mut self, message: FromCoordinator, effects: &mut Effects) {
         match message {
             FromCoordinator::Welcome { .. } => {}
@@ -267,8 +162,6 @@ impl Core {
         }
     }
 
-    // Attempts.
-
     fn assign(&mut self, assignment: Assignment, effects: &mut Effects) {
         let attempt = assignment.attempt;
         if self.held.contains(attempt) || self.unrecorded.contains(attempt) {
@@ -283,9 +176,8 @@ impl Core {
         }
         for lower in of_task {
             // One that never started needs no report: the coordinator has gone on to a higher attempt by itself.
-            if self.held.kill(lower) == Kill::Now {
-                effects.kill.push(lower);
-            }
+            let kill = self.held.kill(lower);
+            self.kill(lower, kill, effects);
         }
         if self.stopping_since.is_some() || self.held.is_full() {
             self.held.hand_back(attempt);
@@ -295,11 +187,25 @@ impl Core {
     }
 
     fn cancel(&mut self, attempt: AttemptKey, effects: &mut Effects) {
-        match self.held.kill(attempt) {
-            Kill::Now => effects.kill.push(attempt),
-            Kill::NeverStarted => self.keep(cancelled(attempt), effects),
-            Kill::Nothing => {}
+        let kill = self.held.kill(attempt);
+        if self.kill(attempt, kill, effects) == Kill::NeverStarted {
+            self.keep(cancelled(attempt), effects);
         }
+    }
+
+    /// Does what it takes to kill one. If its start is among the same effects, it never starts.
+    fn kill(&mut self, attempt: AttemptKey, kill: Kill, effects: &mut Effects) -> Kill {
+        if kill != Kill::Now {
+            return kill;
+        }
+        let starts = effects.start.len();
+        effects.start.retain(|assignment| assignment.attempt != attempt);
+        if effects.start.len() < starts {
+            self.held.unstart(attempt);
+            return Kill::NeverStarted;
+        }
+        effects.kill.push(attempt);
+        Kill::Now
     }
 
     fn start_queued(&mut self, effects: &mut Effects) {
@@ -369,7 +275,11 @@ impl Core {
     fn stop(&mut self, now: Duration, effects: &mut Effects) {
         if self.stopping_since.is_none() {
             self.stopping_since = Some(now);
-            effects.kill.extend(self.held.stop());
+            for attempt in self.held.stop() {
+                if self.kill(attempt, Kill::Now, effects) == Kill::NeverStarted {
+                    self.held.hand_back(attempt);
+                }
+            }
         }
     }
 

@@ -202,11 +202,11 @@ impl<J: Journal, H: Hands> Driver<J, H> {
         for attempt in effects.release {
             self.hands.release(attempt);
         }
-        for attempt in effects.kill {
-            self.hands.kill(attempt);
-        }
         for assignment in effects.start {
             self.hands.start(assignment);
+        }
+        for attempt in effects.kill {
+            self.hands.kill(attempt);
         }
         for attempt in effects.upload {
             self.hands.upload(attempt);
@@ -222,7 +222,7 @@ impl<J: Journal, H: Hands> Driver<J, H> {
 
     /// Performs what needs no commit, and keeps the rest for when the commit succeeds.
     fn act_uncommitted(&mut self, effects: Effects) -> bool {
-        let Effects { persist, forget, release, kill, start, upload, sends, closes, stopped } = effects;
+        let Effects { persist, forget, release, mut kill, start, upload, sends, closes, stopped } = effects;
         if let Some(uncommitted) = &mut self.uncommitted {
             let held = &mut uncommitted.effects;
             held.persist.extend(persist);
@@ -230,6 +230,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             held.release.extend(release);
             held.start.extend(start);
             held.upload.extend(upload);
+            // What has not started can't be killed yet.
+            let waits = |attempt: &AttemptKey| held.start.iter().any(|start| start.attempt == *attempt);
+            held.kill.extend(kill.extract_if(.., |attempt| waits(attempt)));
         }
         self.act(Effects { kill, sends, closes, stopped, ..Effects::default() })
     }

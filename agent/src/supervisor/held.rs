@@ -159,6 +159,14 @@ impl Held {
         }
     }
 
+    /// One that runs only as far as was decided: nobody has started it yet, and nobody will.
+    pub(super) fn unstart(&mut self, attempt: AttemptKey) {
+        if matches!(self.attempts.get(&attempt), Some(State::Running(_))) {
+            self.attempts.remove(&attempt);
+            self.running -= 1;
+        }
+    }
+
     /// All that wait are to be handed back.
     pub(super) fn hand_back_queued(&mut self) {
         for attempt in self.queue.drain(..) {

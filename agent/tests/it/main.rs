@@ -2,6 +2,7 @@
 //! scripted workers and with plain processes.
 
 mod bench;
+mod blobs;
 mod bulk;
 mod coordinator;
 mod endings;

@@ -98,6 +98,21 @@ fn what_is_cancelled_before_it_started_ends_without_being_started() {
 }
 
 #[test]
+fn what_is_cancelled_in_the_batch_that_would_start_it_never_starts() {
+    let mut bench = Bench::in_session(1);
+    let done = bench
+        .take_all([from(1, 2, assign(&[key(1), key(2)])), from(1, 3, FromCoordinator::Cancel(vec![key(1)]))]);
+    assert_eq!(
+        done,
+        [
+            Do::Persist(key(1)),
+            Do::Start(key(2)),
+            Do::Send(1, 3, ToCoordinator::Reports(vec![cancelled(key(1))])),
+        ]
+    );
+}
+
+#[test]
 fn what_welcome_discards_is_killed_and_forgotten() {
     let mut bench = Bench::with(1, vec![key(1)], vec![exited(2), exited(3)]);
     bench.take(Input::Connected(ConnectionId(1)));

@@ -46,6 +46,20 @@ fn nothing_starts_after_a_stop() {
 }
 
 #[test]
+fn what_would_start_in_the_batch_of_the_stop_is_handed_back() {
+    let mut bench = Bench::in_session(1);
+    let done = bench.take_all([from(1, 2, assign(&[key(1), key(2)])), Input::Stop]);
+    assert_eq!(
+        done,
+        [
+            Do::Send(1, 3, no_credits("stopping")),
+            Do::Send(1, 4, ToCoordinator::Returned(vec![key(1), key(2)])),
+            Do::Stopped,
+        ]
+    );
+}
+
+#[test]
 fn an_idle_agent_stops_at_once() {
     Bench::in_session(1).step(Input::Stop, &[Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
     Bench::new(1).step(Input::Stop, &[Do::Stopped]);
