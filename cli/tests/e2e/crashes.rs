@@ -45,6 +45,7 @@ fn scene() -> Scene {
 impl Scene {
     fn wait_for_starts(&self, starts: usize) {
         self.home.wait("enough tasks have started", || self.witness.count() >= starts);
+        assert!(!self.home.containers().is_empty(), "the tasks do not run in this agent's containers");
     }
 
     /// The project ends well, and each task has one result.

@@ -134,7 +134,8 @@ impl Home {
     /// The containers of this place's agent.
     pub(crate) fn containers(&self) -> Vec<String> {
         let id = fs::read_to_string(self.data().join("agent/agent-id")).expect("the agent's id");
-        let filter = format!("label=piecework.agent={}", id.trim());
+        // Its containers are labelled with the first eight digits.
+        let filter = format!("label=piecework.agent={}", id.get(..8).expect("eight digits"));
         docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
     }
 }
