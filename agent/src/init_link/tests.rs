@@ -1,3 +1,5 @@
+//! Tests of the link against frames written by hand: order, offsets, and what a dead or lying init does.
+
 use super::*;
 use crate::domain::Phase;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};

@@ -1,3 +1,5 @@
+//! Tests of the frames: what is written is read again, and nothing that comes in makes the decoder panic.
+
 use super::*;
 use proptest::{collection::vec, option, prelude::*};
 use std::{path::PathBuf, time::Duration};

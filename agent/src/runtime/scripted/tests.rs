@@ -1,3 +1,5 @@
+//! Tests of the scripted runtime: each word of a script does what it says.
+
 use super::*;
 use crate::{
     domain::{AttemptKey, Outcome, OutputStream, Phase, RunSpec},
