@@ -23,19 +23,15 @@ struct Reconnect {
     patience: Duration,
     lost_since: Option<Instant>,
     wait: Duration,
-    /// A coordinator that restarts at once is not worth a word.
-    said: bool,
 }
 
 impl Reconnect {
     const fn new(patience: Duration) -> Self {
-        Self { patience, lost_since: None, wait: WAIT_FIRST, said: false }
+        Self { patience, lost_since: None, wait: WAIT_FIRST }
     }
 
     fn succeeded(&mut self, client: &Client) {
-        if std::mem::take(&mut self.said) {
-            (client.note)("the coordinator is back");
-        }
+        client.is_back();
         *self = Self::new(self.patience);
     }
 
@@ -49,8 +45,9 @@ impl Reconnect {
         if now.duration_since(lost_since) >= self.patience {
             return Err(ClientError::Lost { patience: self.patience, status: Box::new(status) });
         }
-        if self.wait > WAIT_FIRST && !std::mem::replace(&mut self.said, true) {
-            (client.note)("the coordinator is away; waiting for it");
+        // A coordinator that restarts at once is not worth a word.
+        if self.wait > WAIT_FIRST {
+            client.is_away();
         }
         tokio::time::sleep(self.wait).await;
         self.wait = (self.wait * 2).min(WAIT_LONGEST);

@@ -1,7 +1,7 @@
 //! The connection to a coordinator: tonic over a Unix socket.
 //!
 //! Calls that ask for something once fail at once if no coordinator is there. Submissions, and the streams that follow a
-//! project, outlive a restart of the coordinator: [`submit`] tries again under the same idempotency key, and [`follow`]
+//! project, outlive a restart of the coordinator: `submit` tries again under the same idempotency key, and `follow`
 //! reconnects with its cursor.
 
 mod follow;
@@ -18,7 +18,10 @@ use std::{
     error::Error as _,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::net::UnixStream;
@@ -82,6 +85,8 @@ pub struct Client {
     admin: AdminClient<Channel>,
     patience: Duration,
     note: Note,
+    /// The user was told that the coordinator is away. Shared by all streams, so that it is told once.
+    away: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Client {
@@ -111,6 +116,7 @@ impl Client {
             admin: AdminClient::new(channel),
             patience: PATIENCE,
             note,
+            away: Arc::default(),
         })
     }
 
@@ -118,6 +124,18 @@ impl Client {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    fn is_away(&self) {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            (self.note)("the coordinator is away; waiting for it");
+        }
+    }
+
+    fn is_back(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            (self.note)("the coordinator is back");
+        }
     }
 
     /// The coordinator's socket.

@@ -35,16 +35,14 @@ impl Client {
             .with_jitter()
             .without_max_times()
             .with_total_delay(Some(self.patience));
-        let mut said = false;
         let answer = (|| self.submit_once(submission, &key))
             .retry(waits)
             .when(|error| matches!(error, ClientError::Refused(status) if is_passing(status)))
-            .notify(|_, _| {
-                if !std::mem::replace(&mut said, true) {
-                    (self.note)("the coordinator can't be reached; submitting again until it is back");
-                }
-            })
+            .notify(|_, _| self.is_away())
             .await;
+        if answer.is_ok() {
+            self.is_back();
+        }
         match answer {
             Err(ClientError::Refused(status)) if is_passing(&status) => {
                 Err(ClientError::Lost { patience: self.patience, status })

@@ -39,7 +39,7 @@ impl Progress {
             bar
         });
         screen.set_bar(bar.clone());
-        let mut progress =
+        let progress =
             Self { screen, bar, project: project.clone(), succeeded: 0, failed: 0, told: 0, last_line: None };
         progress.style();
         progress
@@ -95,32 +95,40 @@ impl Progress {
         (self.succeeded.max(self.project.succeeded), self.failed.max(self.project.failed))
     }
 
-    fn style(&mut self) {
+    fn is_counting(&self) -> bool {
+        self.project.tasks > 0 && self.project.state() == v1::ProjectState::Running
+    }
+
+    /// Chooses how the bar looks in the project's state.
+    fn style(&self) {
         let Some(bar) = &self.bar else { return };
-        let counting = self.project.tasks > 0 && self.project.state() == v1::ProjectState::Running;
-        let template = if counting {
-            "{prefix} {wide_bar:.cyan/dim} {pos}/{len}{msg} {eta}"
+        // The message first: it belongs to the new look.
+        bar.set_message(self.message());
+        bar.set_prefix(human::one_line(human::project_name(&self.project)));
+        let template = if self.is_counting() {
+            bar.set_length(u64::from(self.project.tasks));
+            "{prefix} {wide_bar:.cyan/dim} {pos}/{len} {msg} {eta}"
         } else {
             "{prefix} {spinner} {msg} {elapsed}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━━╌"));
         }
-        bar.set_prefix(human::one_line(human::project_name(&self.project)));
-        if counting {
-            bar.set_length(u64::from(self.project.tasks));
+    }
+
+    fn message(&self) -> String {
+        match self.ended() {
+            _ if !self.is_counting() => human::project_state(self.project.state()).to_owned(),
+            (_, 0) => String::new(),
+            (_, failed) => format!("{failed} failed"),
         }
-        self.show();
     }
 
     fn show(&mut self) {
         let (succeeded, failed) = self.ended();
-        let counting = self.project.tasks > 0 && self.project.state() == v1::ProjectState::Running;
-        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         if let Some(bar) = &self.bar {
             bar.set_position(u64::from(succeeded + failed));
-            let state = human::project_state(self.project.state());
-            bar.set_message(if counting { failures } else { state.to_owned() });
+            bar.set_message(self.message());
             return;
         }
         if self.last_line.is_some_and(|last| last.elapsed() < LINE_INTERVAL) {
@@ -128,6 +136,7 @@ impl Progress {
         }
         self.last_line = Some(Instant::now());
         let (name, state) = (human::project_name(&self.project), human::project_state(self.project.state()));
+        let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         let done = if self.project.tasks > 0 {
             format!(", {} of {} tasks done{failures}", succeeded + failed, self.project.tasks)
         } else {

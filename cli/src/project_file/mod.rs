@@ -1,7 +1,7 @@
 //! Input files: a project file in YAML or JSON, or a JSON list of tasks, to what is submitted.
 //!
-//! [`document`] is the file as it is written, [`convert`] makes the specification of it, [`task_list`] reads the other form,
-//! and [`problem`] draws what is wrong.
+//! `document` is the file as it is written, `convert` makes the specification of it, `task_list` reads the other form,
+//! and `problem` draws what is wrong.
 
 mod convert;
 mod document;

@@ -97,7 +97,6 @@ async fn a_project_that_succeeds() {
     write_project(&fake);
     check("run", &fake, &["run", "p.yaml"]).await;
     check("run_quiet", &fake, &["run", "-q", "p.yaml"]).await;
-    check("run_json", &fake, &["run", "p.yaml", "-q", "--output", "json"]).await;
     check("submit", &fake, &["submit", "p.yaml"]).await;
     check("submit_watch", &fake, &["submit", "--watch", "p.yaml"]).await;
     check("watch", &fake, &["watch", "hello"]).await;
@@ -189,6 +188,29 @@ async fn a_list_of_two_projects_is_run_in_order() {
         let names: Vec<&str> = state.received.iter().map(|received| received.spec.name.as_str()).collect();
         assert_eq!(names, ["list-1", "list-2"]);
     });
+}
+
+/// Events and result are streams of their own: only the order within each is certain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_for_programs_tells_events_and_result() {
+    let fake = Fake::start(State::default());
+    write_project(&fake);
+    let output = piecework(fake.dir())
+        .env("PIECEWORK_SERVER", fake.socket())
+        .args(["run", "p.yaml", "--output", "json"])
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["type"], "submitted");
+    let of = |kind: &str, field: &str| -> Vec<String> {
+        let lines = lines.iter().filter(|line| line["type"] == kind);
+        lines.map(|line| line[field].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(of("result", "text"), ["one\n", "two\n"]);
+    assert_eq!(of("project", "state"), ["running", "succeeded"]);
+    assert_eq!(output.stderr, b"");
 }
 
 #[tokio::test(flavor = "multi_thread")]

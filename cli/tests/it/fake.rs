@@ -30,6 +30,25 @@ pub(crate) struct Received {
     pub(crate) files: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+impl Received {
+    /// Whether everything is there that the specification names.
+    fn is_complete(&self) -> bool {
+        use v1::{image_spec::Image, item_source::Source};
+        let items = match self.spec.items.as_ref().and_then(|items| items.source.as_ref()) {
+            Some(Source::List(list)) => list.count as usize,
+            _ => 0,
+        };
+        let files = match self.spec.image.as_ref().and_then(|image| image.image.as_ref()) {
+            Some(Image::Build(build)) => &build.files[..],
+            _ => &[],
+        };
+        let is_there = |file: &v1::ImageFile| {
+            self.files.get(&file.sha256).is_some_and(|bytes| bytes.len() as u64 == file.length)
+        };
+        self.items.len() == items && files.iter().all(is_there)
+    }
+}
+
 /// What the coordinator knows, and what it is told to do wrong.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -254,6 +273,10 @@ impl Projects for Service {
                 Some(Part::Blob(blob)) => received.files.entry(blob.sha256).or_default().extend(blob.data),
                 None => return Err(Status::invalid_argument("empty message")),
             }
+        }
+        if !received.is_complete() {
+            // A call that the client gives up looks just like one that has ended.
+            return Err(Status::invalid_argument("the submission is not complete"));
         }
         let mut state = self.state();
         let known = state.received.iter().any(|earlier| earlier.key == received.key);
