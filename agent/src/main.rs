@@ -1,16 +1,21 @@
 //! The binary `piecework-agent`: an agent of its own on one host.
 //!
-//! Exit codes: 0 after a stop by SIGTERM or SIGINT, 1 if the agent could not start, 2 for wrong arguments, 130 after a
-//! second signal, which ends it at once.
+//! Exit codes: 0 after a stop by SIGTERM or SIGINT, 1 if the agent could not start or could not go on, 2 for wrong
+//! arguments, 130 after a second signal, which ends it at once.
 
 use clap::{Parser, ValueEnum};
 use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
-use std::{collections::BTreeMap, io, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// The agent could not start.
-const EXIT_START: u8 = 1;
+/// The agent could not start, or could not go on.
+const EXIT_FAILED: u8 = 1;
 
 /// A second signal came during the stop.
 const EXIT_HURRIED: u8 = 130;
@@ -87,26 +92,33 @@ async fn main() -> ExitCode {
             command.error(clap::error::ErrorKind::InvalidValue, format!("--log: {error}")).exit()
         }
     };
-    tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).init();
+    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(ansi).with_env_filter(filter).init();
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "signals can't be listened for");
-            return ExitCode::from(EXIT_START);
+            return ExitCode::from(EXIT_FAILED);
         }
     };
     let agent = match Agent::start(args.into_config()).await {
         Ok(agent) => agent,
         Err(error) => {
             tracing::error!("{error}");
-            return ExitCode::from(EXIT_START);
+            return ExitCode::from(EXIT_FAILED);
         }
     };
     if let Some(why) = agent.why_not_docker() {
         tracing::warn!("no Docker, so tasks run as plain processes: {why}");
     }
     tracing::info!(runtime = ?agent.runtime(), "the agent runs");
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        why = agent.failed() => {
+            tracing::error!("{why}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    }
     tracing::info!("stopping: what runs is killed and handed back; a second signal ends the agent at once");
     tokio::select! {
         () = agent.shutdown() => ExitCode::SUCCESS,

@@ -230,6 +230,12 @@ impl Agent {
         self.why_not_docker.as_deref()
     }
 
+    /// Waits until it ends by itself, which it does only when it can't go on; says why.
+    pub async fn failed(&self) -> String {
+        self.inputs.closed().await;
+        "the agent's driver has ended; its log says why".into()
+    }
+
     /// Stops it: running attempts are killed and handed back, their workers are removed.
     pub async fn shutdown(self) {
         // Without a driver there is nothing to stop.

@@ -6,7 +6,7 @@ use crate::{
     wire::Incoming,
 };
 use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ const FAREWELL_MILLIS: u64 = 1000;
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error("the coordinator can't be reached: {}", chain(.0))]
-    Unreachable(#[from] tonic::transport::Error),
+    #[error("the coordinator at {} can't be reached: {}", .0.display(), cause(.1))]
+    Unreachable(PathBuf, #[source] tonic::transport::Error),
     #[error("the coordinator ended the session: {}", .0.message())]
     Refused(#[from] Status),
     #[error("the coordinator closed the connection")]
@@ -64,7 +64,7 @@ impl Dialer {
             let began = Instant::now();
             let (ended, is_up) = match self.coordinator.connect().await {
                 Ok(client) => (self.stream(client).await, true),
-                Err(error) => (error.into(), false),
+                Err(error) => (Ended::Unreachable(self.coordinator.socket().to_owned(), error), false),
             };
             match ended {
                 Ended::Stopping | Ended::ByAgent => tracing::debug!(%ended),
@@ -137,13 +137,11 @@ impl Dialer {
     }
 }
 
-/// An error with its causes, of which the last says most.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+/// The innermost cause: those above it name the library's layers.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    text
+    cause.to_string()
 }

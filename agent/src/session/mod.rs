@@ -22,7 +22,11 @@ pub use uploads::Uploads;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hyper_util::rt::TokioIo;
 use piecework_proto::{MESSAGE_BYTES_MAX, v1::agent_session_client::AgentSessionClient};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::UnixStream;
 use tonic::{
     Code, Status,
@@ -63,6 +67,11 @@ impl Coordinator {
             .keep_alive_timeout(Duration::from_secs(KEEP_ALIVE_ANSWER_SECS))
             .keep_alive_while_idle(true);
         Self { socket: Arc::new(socket), endpoint }
+    }
+
+    /// Where it listens.
+    fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Opens a connection now.

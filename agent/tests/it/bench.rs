@@ -52,8 +52,14 @@ impl Bench {
     }
 
     pub(crate) async fn no_workers_left(&self) {
+        self.workers_left(0).await;
+    }
+
+    /// Waits until there are so many workers.
+    pub(crate) async fn workers_left(&self, count: usize) {
         let runtime = &self.runtime;
-        until("the workers are gone", || async { runtime.workers().await.expect("lists").is_empty() }).await;
+        let what = format!("{count} workers are left");
+        until(&what, || async { runtime.workers().await.expect("lists").len() == count }).await;
     }
 
     pub(crate) fn spooled_files(&self) -> usize {

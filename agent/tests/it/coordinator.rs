@@ -139,7 +139,7 @@ impl Session {
         keys(&self.hello.unrecorded)
     }
 
-    pub(crate) async fn send(&mut self, message: ToAgent) {
+    async fn send(&mut self, message: ToAgent) {
         self.sent += 1;
         let message = v1::CoordinatorMessage { seq: self.sent, message: Some(message) };
         self.outgoing.send(Ok(message)).await.expect("the agent listens");
@@ -147,12 +147,26 @@ impl Session {
 
     /// Heartbeats are seldom, so that they don't get in the way.
     pub(crate) async fn welcome(&mut self, session_epoch: u64, discard: &[AttemptKey]) {
+        let discard = discard.iter().copied().map(attempt_to_proto).collect();
+        self.send_welcome(session_epoch, 600_000, discard).await;
+    }
+
+    pub(crate) async fn welcome_with_heartbeats(&mut self, session_epoch: u64, heartbeat_millis: u32) {
+        self.send_welcome(session_epoch, heartbeat_millis, vec![]).await;
+    }
+
+    async fn send_welcome(
+        &mut self,
+        session_epoch: u64,
+        heartbeat_millis: u32,
+        discard: Vec<v1::AttemptKey>,
+    ) {
         self.send(ToAgent::Welcome(v1::Welcome {
             coordinator_epoch: 1,
             session_epoch,
-            heartbeat_millis: 600_000,
+            heartbeat_millis,
             lease_millis: 1_800_000,
-            discard: discard.iter().copied().map(attempt_to_proto).collect(),
+            discard,
         }))
         .await;
     }

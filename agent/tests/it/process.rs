@@ -42,8 +42,12 @@ async fn programs_outlive_their_agent_and_run_once() {
     let mut bench = Bench::new();
     let first = agent(&bench).await;
     let mut session = bench.coordinator.welcomed(1).await;
-    let starts = bench.dir.path().join("starts");
-    let script = format!("echo start >> {}; echo a; sleep 1; echo b", starts.display());
+    let (starts, go) = (bench.dir.path().join("starts"), bench.dir.path().join("go"));
+    let script = format!(
+        "echo start >> {}; echo a; until [ -e {} ]; do sleep 0.05; done; echo b",
+        starts.display(),
+        go.display()
+    );
     session.assign(specs(), &[(key(1), &["/bin/sh", "-c", &script])]).await;
     crate::bench::until("it has started", || async { starts.exists() }).await;
     drop((first, session));
@@ -52,6 +56,7 @@ async fn programs_outlive_their_agent_and_run_once() {
     assert_eq!(session.live(), [key(1)]);
     session.welcome(2, &[]).await;
     session.credits().await;
+    std::fs::write(go, "").expect("writes");
     check(&session.report().await, key(1), &Outcome::Exited(0), b"a\nb\n", b"");
     session.settle(&[key(1)]).await;
     second.shutdown().await;

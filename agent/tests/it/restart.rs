@@ -7,22 +7,34 @@ use piecework_agent::{
 };
 use sha2::{Digest, Sha256};
 
+/// The stdin of what reassembles is empty, but its end does not come before [`go_on`].
+fn waits(bench: &Bench) {
+    bench.coordinator.bulk().stdin.insert(reassemble(), vec![]);
+    bench.coordinator.bulk().stdin_stalls = true;
+}
+
+fn go_on(bench: &Bench) {
+    bench.coordinator.bulk().stdin_stalls = false;
+}
+
 #[tokio::test]
 async fn its_attempts_are_adopted_and_its_results_kept() {
     let mut bench = Bench::new();
+    waits(&bench);
     let (agent, mut session) = bench.in_session().await;
-    let slow: &[&str] = &["scripted", "print=before", "sleep=1s", "print=after"];
-    session.assign(specs(), &[(key(1), slow), (key(2), &["scripted", "print=two"])]).await;
+    let slow: &[&str] = &["scripted", "print=before", "cat", "print=after"];
+    session.assign(specs(), &[(reassemble(), slow), (key(2), &["scripted", "print=two"])]).await;
     check(&session.report().await, key(2), &Outcome::Exited(0), b"two\n", b"");
     drop(agent);
     let _agent = bench.agent().await;
     let mut session = bench.coordinator.session().await;
-    assert_eq!((session.live(), session.unrecorded()), (vec![key(1)], vec![key(2)]));
+    assert_eq!((session.live(), session.unrecorded()), (vec![reassemble()], vec![key(2)]));
     session.welcome(2, &[]).await;
     session.credits().await;
     check(&session.report().await, key(2), &Outcome::Exited(0), b"two\n", b"");
-    check(&session.report().await, key(1), &Outcome::Exited(0), b"before\nafter\n", b"");
-    session.settle(&[key(1), key(2)]).await;
+    go_on(&bench);
+    check(&session.report().await, reassemble(), &Outcome::Exited(0), b"before\nafter\n", b"");
+    session.settle(&[reassemble(), key(2)]).await;
     bench.no_workers_left().await;
 }
 
@@ -31,11 +43,7 @@ async fn what_ended_while_no_agent_was_there_is_reported() {
     let mut bench = Bench::new();
     let (agent, mut session) = bench.in_session().await;
     session.assign(specs(), &[(key(1), &["scripted", "sleep=300ms", "print=alone", "exit=5"])]).await;
-    let runtime = bench.runtime.clone();
-    until("the worker is there", || async {
-        !piecework_agent::runtime::Runtime::workers(&runtime).await.expect("lists").is_empty()
-    })
-    .await;
+    bench.workers_left(1).await;
     drop((agent, session));
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let _agent = bench.agent().await;
@@ -50,11 +58,12 @@ async fn what_ended_while_no_agent_was_there_is_reported() {
 #[tokio::test]
 async fn long_output_goes_on_where_the_spool_ends() {
     let mut bench = Bench::new();
+    waits(&bench);
     let (agent, mut session) = bench.in_session().await;
     // Far more than init keeps: what the first agent has spooled can't be had again.
-    let script: &[&str] = &["scripted", "bytes=3000000", "sleep=1s", "bytes=3000000"];
-    session.assign(specs(), &[(key(1), script)]).await;
-    let spooled = bench.data().join("outbox/spool").join(format!("{}.out", key(1)));
+    let script: &[&str] = &["scripted", "bytes=3000000", "cat", "bytes=3000000"];
+    session.assign(specs(), &[(reassemble(), script)]).await;
+    let spooled = bench.data().join("outbox/spool").join(format!("{}.out", reassemble()));
     until("the first half is spooled", || async {
         std::fs::metadata(&spooled).is_ok_and(|metadata| metadata.len() == 3_000_000)
     })
@@ -62,9 +71,10 @@ async fn long_output_goes_on_where_the_spool_ends() {
     drop((agent, session));
     let _agent = bench.agent().await;
     let mut session = bench.coordinator.session().await;
-    assert_eq!(session.live(), [key(1)]);
+    assert_eq!(session.live(), [reassemble()]);
     session.welcome(2, &[]).await;
     session.credits().await;
+    go_on(&bench);
     let report = session.report().await;
     let expected = [alphabet(3_000_000), alphabet(3_000_000)].concat();
     assert_eq!(report.outcome, Outcome::Exited(0));
@@ -72,7 +82,7 @@ async fn long_output_goes_on_where_the_spool_ends() {
         report.stdout,
         Output::Spooled { length: 6_000_000, sha256: Sha256::digest(&expected).into() }
     );
-    assert!(bench.coordinator.bulk().outputs[&(key(1), 1)] == expected, "the bytes are the same");
+    assert!(bench.coordinator.bulk().outputs[&(reassemble(), 1)] == expected, "the bytes are the same");
 }
 
 #[tokio::test]

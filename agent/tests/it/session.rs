@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, check, key, specs};
 use piecework_agent::domain::Outcome;
-use piecework_proto::v1::{agent_message::Message, coordinator_message::Message as ToAgent};
+use piecework_proto::v1::agent_message::Message;
 
 #[tokio::test]
 async fn an_attempt_runs_is_reported_and_settled() {
@@ -46,9 +46,11 @@ async fn attempts_outlive_their_session_and_the_coordinator() {
     let (_agent, mut session) = bench.in_session().await;
     let slow: &[&str] = &["scripted", "print=a", "sleep=400ms", "print=b"];
     session.assign(specs(), &[(key(1), slow), (key(2), &["scripted", "hang"])]).await;
+    bench.workers_left(2).await;
     bench.coordinator.stop().await;
     drop(session);
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    // One has ended, and its ending is in the outbox.
+    bench.workers_left(1).await;
     bench.coordinator.restart();
     let mut session = bench.coordinator.session().await;
     assert_eq!((session.live(), session.unrecorded()), (vec![key(2)], vec![key(1)]));
@@ -129,18 +131,9 @@ async fn heartbeats_come_and_silence_ends_the_session() {
     let mut bench = Bench::new();
     let _agent = bench.agent().await;
     let mut session = bench.coordinator.session().await;
-    let welcome = piecework_proto::v1::Welcome {
-        coordinator_epoch: 1,
-        session_epoch: 1,
-        heartbeat_millis: 50,
-        lease_millis: 1000,
-        discard: vec![],
-    };
-    session.send(ToAgent::Welcome(welcome)).await;
+    session.welcome_with_heartbeats(1, 500).await;
     session.credits().await;
-    for _ in 0..2 {
-        assert!(matches!(session.next().await, Message::Heartbeat(_)));
-    }
+    assert!(matches!(session.next().await, Message::Heartbeat(_)));
     // Nothing was answered.
     bench.coordinator.session().await;
 }

@@ -2,13 +2,16 @@
 
 use super::*;
 use crate::{
-    domain::{Outcome, Output, Phase, Usage},
+    domain::{ImageSpec, Outcome, Output, Phase, RunSpec, Usage},
     supervisor::{CoreConfig, FromCoordinator},
 };
 use bytes::Bytes;
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -144,6 +147,28 @@ fn ended(index: u32) -> Input {
     })
 }
 
+fn assignment(index: u32) -> Assignment {
+    let spec = RunSpec {
+        project_name: "test".into(),
+        image: ImageSpec::Reference("test:local".into()),
+        env: BTreeMap::new(),
+        workdir: None,
+        timeout: None,
+        cpus_milli: None,
+        memory_bytes: None,
+        pids_max: None,
+        network: false,
+        output_bytes_max: 1,
+        has_input: false,
+    };
+    Assignment { attempt: key(index), command: vec!["true".into()], spec: Arc::new(spec) }
+}
+
+/// The second message of a session.
+fn from(connection: u64, message: FromCoordinator) -> Input {
+    Input::FromCoordinator { connection: ConnectionId(connection), seq: 2, message }
+}
+
 const SELDOM: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
@@ -196,6 +221,22 @@ async fn what_could_not_be_committed_leaves_once_it_is() {
         ])
         .await;
     assert_eq!(*bench.journal.kept.lock().expect("not poisoned"), [key(1), key(2)]);
+}
+
+#[tokio::test]
+async fn what_waits_to_be_started_is_killed_after_its_start() {
+    let mut bench = Bench::new(SELDOM).await;
+    bench.journal.full.store(true, Ordering::SeqCst);
+    bench.put(ended(1)).await;
+    bench.put(from(1, FromCoordinator::Assign(vec![assignment(3)]))).await;
+    bench.expect(&["close 1 the outbox can't be written"]).await;
+    bench.session(2, SELDOM).await;
+    bench.expect(&["2#1 hello 2 1", "2#2 credits 0 the disk that holds the outbox is full"]).await;
+    bench.put(from(2, FromCoordinator::Cancel(vec![key(3)]))).await;
+    bench.put(Input::Connected(ConnectionId(3))).await;
+    bench.expect(&["3#1 hello 2 1", "close 2 replaced by a newer connection"]).await;
+    bench.journal.full.store(false, Ordering::SeqCst);
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "start 7-task-3-1", "kill 7-task-3-1"]).await;
 }
 
 #[tokio::test]
