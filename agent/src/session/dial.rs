@@ -68,6 +68,8 @@ impl Dialer {
             };
             match ended {
                 Ended::Stopping | Ended::ByAgent => tracing::debug!(%ended),
+                // It may be the first to end the stream over which everything was handed back.
+                _ if self.stop.is_cancelled() => tracing::debug!(%ended),
                 // Said once, and not at each try.
                 _ if was_up => tracing::warn!("{ended}; dialling again until it answers"),
                 _ => tracing::debug!(%ended, "still dialling"),
