@@ -139,7 +139,7 @@ impl Agents {
             if free > 0 {
                 self.room.insert((free, id));
             }
-            self.free = self.free - free_before + free;
+            self.free = self.free.saturating_sub(free_before).saturating_add(free);
         }
         Some(out)
     }

@@ -87,7 +87,7 @@ pub struct AgentView {
 }
 
 /// Long work for the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Job {
     /// Turn the split task's output into items.
     Split(ProjectId),

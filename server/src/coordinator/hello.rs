@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     domain::{AgentId, AttemptKey, Outcome, SessionEpoch},
-    store::Write,
+    store::{Noted, Write},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,21 +32,26 @@ impl Coordinator {
         });
         let Some(agent) = self.agents.get(id) else { return };
         let restarted = !agent.about.instance.is_empty() && agent.about.instance != hello.instance;
+        let leased = !agent.held.is_empty() && now.saturating_sub(agent.heard) <= self.limits.lease;
+        // A restarted process may be faster than the news of its old stream's end. Another agent of the same name is refused
+        // as long as this one may come back to what it holds.
+        if (agent.session.is_some() || leased) && agent.about.identity != hello.identity {
+            let why = format!("another agent is named {}: give this one another --name", hello.name);
+            fx.closes.push((session, why));
+            return;
+        }
         if let Some(old) = &agent.session {
-            // A restarted process may be faster than the news of its old stream's end; another agent is refused.
-            if agent.about.identity != hello.identity {
-                let why = format!(
-                    "an agent named {} is connected already: give this one another --name",
-                    hello.name
-                );
-                fx.closes.push((session, why));
-                return;
-            }
             self.outgoing.remove(&old.id);
             fx.closes.push((old.id, "replaced by a newer session of the same agent".to_owned()));
         }
         let epoch = SessionEpoch(agent.epoch.0 + 1);
-        fx.writes.push(Write::Session { agent: id, name: hello.name, epoch });
+        fx.writes.push(Write::Session {
+            agent: id,
+            name: hello.name,
+            identity: hello.identity.clone(),
+            instance: hello.instance.clone(),
+            epoch,
+        });
         let held = agent.held.clone();
         let live: BTreeSet<_> = hello.live.into_iter().collect();
         let unrecorded: BTreeSet<_> = hello.unrecorded.into_iter().collect();
@@ -112,7 +117,7 @@ impl Coordinator {
     pub(super) fn open_of(&self, attempt: AttemptKey, agent: AgentId) -> Option<Open> {
         let open = self.projects.get(&attempt.task.project)?.open(attempt.task)?;
         let (last, owner) = open.last?;
-        let current = last == attempt.attempt && owner == agent && !open.ended;
+        let current = last == attempt.attempt && owner == agent && open.noted != Noted::Ending;
         (current || self.limits.has(Planted::StaleReportCounts)).then_some(open)
     }
 
@@ -128,7 +133,8 @@ impl Coordinator {
         if open.state == OpenState::Running && !planted {
             return false;
         }
-        fx.writes.push(Write::Readopt { agent, attempt });
+        let open = open.without_lost_lease();
+        fx.writes.push(Write::Readopt { agent, attempt, crashes: open.crashes });
         fx.changed.insert(attempt.task.project);
         self.run(attempt, agent, open);
         true

@@ -36,7 +36,7 @@ use crate::{
         AgentId, AttemptKey, CoordinatorEpoch, FailurePolicy, Phase, ProjectId, ProjectState, Reassemble,
         TaskKey,
     },
-    store::{Snapshot, Write},
+    store::{Noted, Snapshot, Write},
 };
 use agents::{Agent, Agents};
 use project::{Active, Next, Open, OpenState};
@@ -91,7 +91,10 @@ impl Coordinator {
         };
         let mut fx = Effects::default();
         for known in snapshot.agents {
-            core.agents.add(known.id, Agent::new(known.name, known.epoch, now));
+            let mut agent = Agent::new(known.name, known.epoch, now);
+            agent.about.identity = known.identity;
+            agent.about.instance = known.instance;
+            core.agents.add(known.id, agent);
         }
         let forget_gaps = core.limits.has(Planted::GapsForgotten);
         for from in snapshot.projects {
@@ -268,7 +271,7 @@ impl Coordinator {
     /// The attempt runs with the agent from now on.
     fn run(&mut self, attempt: AttemptKey, agent: AgentId, open: Open) {
         let last = Some((attempt.attempt, agent));
-        self.set(attempt.task, Open { state: OpenState::Running, last, ended: false, ..open });
+        self.set(attempt.task, Open { state: OpenState::Running, last, noted: Noted::Nothing, ..open });
         self.agents.update(agent, |agent| agent.held.insert(attempt));
     }
 

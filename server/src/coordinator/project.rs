@@ -5,7 +5,7 @@ use crate::{
         AgentId, AttemptKey, AttemptNo, BuiltIn, FailurePolicy, ItemSource, Phase, ProjectId, ProjectSpec,
         ProjectState, Reassemble, TaskKey, TaskSpec,
     },
-    store::ActiveProject,
+    store::{ActiveProject, Noted},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,8 +37,8 @@ pub(super) struct Open {
     pub(super) state: OpenState,
     /// The highest attempt, and who has or had it.
     pub(super) last: Option<(AttemptNo, AgentId)>,
-    /// The ending of `last` is noted, so that another report of it does not count. Not so if only its lease was lost.
-    pub(super) ended: bool,
+    /// What is noted of the ending of `last`. Nothing, as long as it runs.
+    pub(super) noted: Noted,
     pub(super) failures: u32,
     pub(super) crashes: u32,
 }
@@ -55,8 +55,18 @@ pub(super) enum OpenState {
 }
 
 impl Open {
+    /// Without the crash that was charged for a lost lease, if `last` turns up after all.
+    pub(super) fn without_lost_lease(self) -> Self {
+        match self.noted {
+            Noted::LostLease => {
+                Self { noted: Noted::Nothing, crashes: self.crashes.saturating_sub(1), ..self }
+            }
+            Noted::Nothing | Noted::Ending => self,
+        }
+    }
+
     const UNTOUCHED: Self =
-        Self { state: OpenState::Ready, last: None, ended: false, failures: 0, crashes: 0 };
+        Self { state: OpenState::Ready, last: None, noted: Noted::Nothing, failures: 0, crashes: 0 };
 }
 
 /// What comes after the last task of the task phase has ended.
@@ -113,7 +123,7 @@ impl Active {
             let open = Open {
                 state: if task.running { OpenState::Running } else { OpenState::Ready },
                 last: Some((task.attempt, task.agent)),
-                ended: task.ended,
+                noted: task.noted,
                 failures: task.failures,
                 crashes: task.crashes,
             };
@@ -290,7 +300,8 @@ impl Active {
         assert_eq!(self.published as usize, published, "project {}: count of published tasks", self.id);
         for (key, open) in &self.open {
             assert!(open.state != OpenState::Running || open.last.is_some(), "{key:?} runs nowhere");
-            assert!(open.state != OpenState::Running || !open.ended, "{key:?} runs and has ended");
+            let runs_and_ended = open.state == OpenState::Running && open.noted != Noted::Nothing;
+            assert!(!runs_and_ended, "{key:?} runs and has ended");
             assert!(key.0 != Phase::Task || key.1 < self.frontier, "{key:?} is beyond the frontier");
         }
         let open = self.open.keys().filter(|(phase, _)| *phase == Phase::Task).count();

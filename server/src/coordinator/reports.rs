@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     domain::{AgentId, AttemptKey, Outcome, OutcomeClass, Output, Report, Usage},
-    store::Write,
+    store::{Noted, Write},
 };
 
 impl Coordinator {
@@ -39,6 +39,7 @@ impl Coordinator {
     fn ended(&mut self, agent: AgentId, report: Report, open: Open, fx: &mut Effects) {
         let attempt = report.attempt;
         let task = attempt.task;
+        let open = open.without_lost_lease();
         self.agents.update(agent, |agent| agent.held.remove(&attempt));
         let Some(project) = self.projects.get(&task.project) else { return };
         let spec = project.task_spec(task.phase);
@@ -58,8 +59,9 @@ impl Coordinator {
         };
         if let Some(again) = again {
             // Only a lost lease leaves room for a late report.
-            let ended = report.outcome != Outcome::LeaseLost;
-            self.set(task, Open { state: OpenState::Ready, ended, ..again });
+            let lost = report.outcome == Outcome::LeaseLost;
+            let noted = if lost { Noted::LostLease } else { Noted::Ending };
+            self.set(task, Open { state: OpenState::Ready, noted, ..again });
             fx.changed.insert(task.project);
             let Open { failures, crashes, .. } = again;
             fx.writes.push(Write::Requeue { agent, report: Box::new(report), failures, crashes });

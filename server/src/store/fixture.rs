@@ -78,5 +78,11 @@ pub(crate) fn record(attempt: AttemptKey, outcome: Outcome, stdout: &[u8]) -> Wr
 }
 
 pub(crate) fn session(agent: AgentId, name: &str, epoch: u64) -> Write {
-    Write::Session { agent, name: name.into(), epoch: SessionEpoch(epoch) }
+    Write::Session {
+        agent,
+        name: name.into(),
+        identity: format!("directory of {name}"),
+        instance: format!("process {epoch}"),
+        epoch: SessionEpoch(epoch),
+    }
 }

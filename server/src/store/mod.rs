@@ -51,6 +51,14 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether the same call may go well later: the disk was full or failed, not the question.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full | Self::Database(_))
+    }
+}
+
 /// A change, made only if its condition holds.
 #[derive(Clone, Debug)]
 pub enum Write {
@@ -119,6 +127,8 @@ pub enum Write {
         agent: AgentId,
         /// The attempt.
         attempt: AttemptKey,
+        /// How many of the task's attempts were lost, without this one.
+        crashes: u32,
     },
     /// An agent opened a session. Condition: the epoch is higher than the stored one.
     Session {
@@ -126,6 +136,10 @@ pub enum Write {
         agent: AgentId,
         /// Its name.
         name: String,
+        /// Whose data directory it runs on.
+        identity: String,
+        /// Which process it is.
+        instance: String,
         /// The session's epoch.
         epoch: SessionEpoch,
     },
@@ -154,6 +168,10 @@ pub struct KnownAgent {
     pub id: AgentId,
     /// Its name.
     pub name: String,
+    /// Whose data directory it ran on last.
+    pub identity: String,
+    /// Which process it was last.
+    pub instance: String,
     /// The epoch of its newest session.
     pub epoch: SessionEpoch,
 }
@@ -196,8 +214,20 @@ pub struct OpenTask {
     pub failures: u32,
     /// Attempts that were lost.
     pub crashes: u32,
-    /// How its highest attempt ended is noted, and was no lost lease: a report of that attempt is a repetition.
-    pub ended: bool,
+    /// What is noted of its highest attempt's ending.
+    pub noted: Noted,
+}
+
+/// What is noted of an attempt's ending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Noted {
+    /// Nothing: it runs, or was handed back.
+    #[default]
+    Nothing,
+    /// That its lease was lost, and a crash charged for it. A late report, or the attempt itself, takes both back.
+    LostLease,
+    /// How it ended: another report of it is a repetition.
+    Ending,
 }
 
 /// How a submission begins.

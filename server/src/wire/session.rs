@@ -72,6 +72,8 @@ pub fn from_agent(message: pb::AgentMessage) -> Result<FromAgent, WireError> {
         Agent::Hello(_) => return Err(WireError::new("hello", WireErrorKind::Repeated)),
         Agent::Heartbeat(pb::Heartbeat {}) => FromAgent::Heartbeat,
         Agent::Credits(pb::Credits { attempts_max, not_ready }) => {
+            // More would be claimed in one turn than an agent can hold.
+            let attempts_max = attempts_max.min(SLOTS_MAX);
             FromAgent::Credits { attempts_max, not_ready: super::report::cut(not_ready, NOT_READY_BYTES_MAX) }
         }
         Agent::Reports(pb::Reports { reports }) => {

@@ -8,7 +8,7 @@ use crate::{
         AgentId, BuiltIn, FailurePolicy, ItemSource, Outcome, Phase, ProjectId, ProjectSpec, ProjectState,
         Reassemble, SessionEpoch, TaskKey, TaskSpec,
     },
-    store::{KnownAgent, OpenTask, Snapshot},
+    store::{KnownAgent, Noted, OpenTask, Snapshot},
 };
 use bench::{Bench, hello, report, spec, task, task_spec};
 use std::time::Duration;
@@ -200,6 +200,43 @@ fn a_live_attempt_that_was_requeued_is_readopted() {
 }
 
 #[test]
+fn a_lost_lease_is_not_charged_to_an_attempt_that_lives() {
+    let mut bench = bench(1);
+    for session in 2..20 {
+        bench.turn([Input::SessionClosed { session: SessionId(session - 1) }]);
+        bench.now += Duration::from_secs(16);
+        bench.turn([Input::Tick]);
+        let mut back = hello("a", "i");
+        back.live = vec![task(1, 0).attempt(1)];
+        bench.join(session, back, 2, &[]);
+    }
+    bench.wrote();
+    bench.ends(19, task(1, 0).attempt(1), Outcome::Exited(0));
+    assert_eq!(bench.wrote(), ["record 1/task/0#1: exit code 0", "1 succeeded"]);
+}
+
+#[test]
+fn another_agent_of_the_same_name_is_refused_while_the_lease_runs() {
+    let mut bench = bench(1);
+    bench.wrote();
+    bench.sent();
+    bench.turn([Input::SessionClosed { session: SessionId(1) }]);
+    let other = || {
+        let mut other = hello("a", "other");
+        other.identity = "another data directory".to_owned();
+        other
+    };
+    bench.turn([Input::Hello { session: SessionId(2), hello: Box::new(other()) }]);
+    assert_eq!(bench.closed(), [2]);
+    bench.silent();
+    bench.now += Duration::from_secs(16);
+    bench.turn([Input::Tick]);
+    bench.wrote();
+    bench.join(3, other(), 1, &[]);
+    assert_eq!(bench.wrote(), ["claim 1/task/0#2 for 1"]);
+}
+
+#[test]
 fn a_restarted_agent_has_lost_what_it_does_not_name() {
     let mut bench = bench(1);
     bench.turn([Input::SessionClosed { session: SessionId(1) }]);
@@ -367,12 +404,18 @@ fn a_folded_core_goes_on_where_the_store_stands() {
         attempt: 2,
         agent: AgentId(5),
         running,
-        ended: !running,
+        noted: if running { Noted::Nothing } else { Noted::Ending },
         failures: 1,
         crashes: 0,
     };
     project.open = vec![open(2, true), open(3, false), open(5, true)];
-    let agents = vec![KnownAgent { id: AgentId(5), name: "a".to_owned(), epoch: SessionEpoch(8) }];
+    let agents = vec![KnownAgent {
+        id: AgentId(5),
+        name: "a".to_owned(),
+        identity: "data directory of a".to_owned(),
+        instance: "i".to_owned(),
+        epoch: SessionEpoch(8),
+    }];
     let mut bench = Bench::fold(Snapshot { agents, projects: vec![project] });
     let mut back = hello("a", "i");
     back.live = vec![task(1, 2).attempt(2)];

@@ -41,8 +41,10 @@ impl<'c> Batch<'c> {
                 self.requeue(*agent, report, *failures, *crashes)
             }
             Write::Return { agent, attempt } => self.give_back(*agent, *attempt),
-            Write::Readopt { agent, attempt } => self.readopt(*agent, *attempt),
-            Write::Session { agent, name, epoch } => self.session(*agent, name, *epoch),
+            Write::Readopt { agent, attempt, crashes } => self.readopt(*agent, *attempt, *crashes),
+            Write::Session { agent, name, identity, instance, epoch } => {
+                self.session(*agent, name, identity, instance, *epoch)
+            }
         }
     }
 
@@ -109,7 +111,14 @@ impl<'c> Batch<'c> {
                 tasks,
                 state.is_ended().then_some(self.now_millis),
             ])?;
-        held(changed, || format!("project {project} has ended, or is unknown"))
+        held(changed, || format!("project {project} has ended, or is unknown"))?;
+        if state.is_ended() {
+            // What ran is killed: nothing of an ended project runs, and nobody reports on it any more.
+            self.connection
+                .prepare_cached("UPDATE tasks SET state = ?2 WHERE project = ?1 AND state = ?3")?
+                .execute(params![integer(project.0), TODO, RUNNING])?;
+        }
+        Ok(())
     }
 
     fn claim(&mut self, attempt: AttemptKey, agent: AgentId, stored_item: bool) -> Result<(), StoreError> {
@@ -213,15 +222,24 @@ impl<'c> Batch<'c> {
     }
 
     /// The attempt has not ended after all: the lost lease that the requeue noted is removed.
-    fn readopt(&self, agent: AgentId, attempt: AttemptKey) -> Result<(), StoreError> {
+    fn readopt(&self, agent: AgentId, attempt: AttemptKey, crashes: u32) -> Result<(), StoreError> {
         let (project, phase, index) = columns(attempt.task);
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE tasks SET state = ?6
+                "UPDATE tasks SET state = ?6, crashes = ?8
                  WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND agent = ?5 AND state = ?7",
             )?
-            .execute(params![project, phase, index, attempt.attempt, integer(agent.0), RUNNING, TODO])?;
+            .execute(params![
+                project,
+                phase,
+                index,
+                attempt.attempt,
+                integer(agent.0),
+                RUNNING,
+                TODO,
+                crashes
+            ])?;
         held(changed, || {
             format!("{attempt} can't run again: it is not its task's highest, or the task is not in TODO")
         })?;
@@ -233,7 +251,14 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    fn session(&self, agent: AgentId, name: &str, epoch: SessionEpoch) -> Result<(), StoreError> {
+    fn session(
+        &self,
+        agent: AgentId,
+        name: &str,
+        identity: &str,
+        instance: &str,
+        epoch: SessionEpoch,
+    ) -> Result<(), StoreError> {
         let holder: Option<i64> = self
             .connection
             .prepare_cached("SELECT id FROM agents WHERE name = ?1")?
@@ -245,11 +270,12 @@ impl<'c> Batch<'c> {
         let changed = self
             .connection
             .prepare_cached(
-                "INSERT INTO agents (id, name, epoch) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, epoch = excluded.epoch
+                "INSERT INTO agents (id, name, epoch, identity, instance) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, epoch = excluded.epoch,
+                     identity = excluded.identity, instance = excluded.instance
                  WHERE excluded.epoch > agents.epoch",
             )?
-            .execute(params![integer(agent.0), name, integer(epoch.0)])?;
+            .execute(params![integer(agent.0), name, integer(epoch.0), identity, instance])?;
         held(changed, || format!("agent {name:?} already had session epoch {} or a higher one", epoch.0))
     }
 

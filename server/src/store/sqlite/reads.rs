@@ -210,7 +210,8 @@ impl<'c> Reads<'c> {
         let found = self
             .connection
             .prepare_cached(
-                "SELECT 1 FROM tasks WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND state <= 1",
+                "SELECT 1 FROM tasks JOIN projects p ON p.id = project AND p.state BETWEEN 1 AND 3
+                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND tasks.state <= 1",
             )?
             .query_row(
                 params![

@@ -89,9 +89,11 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_by_project ON attempts (project, seq);
 
 CREATE TABLE agents (
-    id    INTEGER PRIMARY KEY,
-    name  TEXT NOT NULL UNIQUE,
-    epoch INTEGER NOT NULL
+    id       INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL UNIQUE,
+    identity TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    epoch    INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE results (

@@ -10,20 +10,23 @@ use super::{
 };
 use crate::{
     domain::{AgentId, Outcome, Phase, ProjectId, SessionEpoch, TaskCounts, TaskKey},
-    store::{ActiveProject, KnownAgent, OpenTask, Snapshot, StoreError},
+    store::{ActiveProject, KnownAgent, Noted, OpenTask, Snapshot, StoreError},
 };
 use rusqlite::{Connection, params};
 
 /// Reads the snapshot; the caller's transaction makes it one moment.
 pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
     let reads = Reads::on(connection);
-    let agents = reads.all("SELECT id, name, epoch FROM agents ORDER BY id", [], |row| {
-        Ok(KnownAgent {
-            id: AgentId(read_unsigned(row, 0)?),
-            name: row.get(1)?,
-            epoch: SessionEpoch(read_unsigned(row, 2)?),
-        })
-    })?;
+    let agents =
+        reads.all("SELECT id, name, epoch, identity, instance FROM agents ORDER BY id", [], |row| {
+            Ok(KnownAgent {
+                id: AgentId(read_unsigned(row, 0)?),
+                name: row.get(1)?,
+                epoch: SessionEpoch(read_unsigned(row, 2)?),
+                identity: row.get(3)?,
+                instance: row.get(4)?,
+            })
+        })?;
     let mut projects = reads.all(
         "SELECT p.id, p.spec, p.state, p.tasks, g.succeeded, g.failed
          FROM projects p INDEXED BY projects_active JOIN progress g ON g.project = p.id
@@ -60,12 +63,11 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
 
 fn open_tasks(reads: Reads<'_>, project: ProjectId) -> Result<Vec<OpenTask>, StoreError> {
     reads.all(
-        "SELECT t.phase, t.idx, t.attempt, t.agent, t.state, t.failures, t.crashes, a.seq IS NOT NULL
+        "SELECT t.phase, t.idx, t.attempt, t.agent, t.state, t.failures, t.crashes, a.outcome
          FROM tasks t INDEXED BY tasks_open
-         LEFT JOIN attempts a ON a.project = t.project AND a.phase = t.phase AND a.idx = t.idx
-             AND a.attempt = t.attempt AND a.outcome <> ?2
+         LEFT JOIN attempts a ON a.project = t.project AND a.phase = t.phase AND a.idx = t.idx AND a.attempt = t.attempt
          WHERE t.project = ?1 AND t.state <= 1 ORDER BY t.phase, t.idx",
-        params![integer(project.0), LEASE_LOST],
+        params![integer(project.0)],
         |row| {
             Ok(OpenTask {
                 task: TaskKey { project, phase: phase(row.get(0)?)?, index: row.get(1)? },
@@ -74,7 +76,11 @@ fn open_tasks(reads: Reads<'_>, project: ProjectId) -> Result<Vec<OpenTask>, Sto
                 running: row.get::<_, i64>(4)? == RUNNING,
                 failures: row.get(5)?,
                 crashes: row.get(6)?,
-                ended: row.get(7)?,
+                noted: match row.get::<_, Option<i64>>(7)? {
+                    None => Noted::Nothing,
+                    Some(LEASE_LOST) => Noted::LostLease,
+                    Some(_) => Noted::Ending,
+                },
             })
         },
     )

@@ -1,6 +1,7 @@
 //! Every write is made only if its condition holds, and all of a commit or nothing.
 
 use super::*;
+use crate::store::Noted;
 
 #[test]
 fn an_attempt_is_claimed_once_and_in_order() {
@@ -41,7 +42,7 @@ fn a_result_is_recorded_once_by_its_agent_for_the_highest_attempt() {
         record(second, Outcome::Exited(1), b""),
         requeue(second, Outcome::Exited(1), 1, 1),
         Write::Return { agent: AGENT, attempt: second },
-        Write::Readopt { agent: AGENT, attempt: second },
+        Write::Readopt { agent: AGENT, attempt: second, crashes: 0 },
     ] {
         bench.refused(again);
     }
@@ -57,7 +58,11 @@ fn a_late_report_replaces_a_lost_lease_under_a_new_number() {
     bench.made([claim(attempt), requeue(attempt, Outcome::LeaseLost, 0, 1)]);
     let lost = bench.writer.reads().attempts_after(bench.project, 0, 10).unwrap();
     assert_eq!((lost.len(), &lost[0].outcome, lost[0].recorded), (1, &Outcome::LeaseLost, false));
-    assert!(!bench.writer.load().unwrap().projects[0].open[0].ended, "a late report still counts");
+    assert_eq!(
+        bench.writer.load().unwrap().projects[0].open[0].noted,
+        Noted::LostLease,
+        "a late report still counts"
+    );
     bench.made([record(attempt, EXITED, b"late")]);
     let news = bench.writer.reads().attempts_after(bench.project, lost[0].seq, 10).unwrap();
     assert_eq!((news.len(), &news[0].outcome, news[0].recorded), (1, &EXITED, true));
@@ -69,14 +74,17 @@ fn a_late_report_replaces_a_lost_lease_under_a_new_number() {
 fn a_lost_attempt_that_lives_runs_again() {
     let mut bench = Bench::new();
     let attempt = bench.attempt(0, 1);
-    let readopt = |agent| Write::Readopt { agent, attempt };
+    let readopt = |agent| Write::Readopt { agent, attempt, crashes: 2 };
     bench.made([claim(attempt)]);
     bench.refused(readopt(AGENT));
     bench.made([requeue(attempt, Outcome::LeaseLost, 2, 3)]);
     bench.refused(readopt(AgentId(2)));
     bench.made([readopt(AGENT)]);
     let open = bench.writer.load().unwrap().projects[0].open[0].clone();
-    assert_eq!((open.running, open.attempt, open.failures, open.crashes, open.ended), (true, 1, 2, 3, false));
+    assert_eq!(
+        (open.running, open.attempt, open.failures, open.crashes, open.noted),
+        (true, 1, 2, 2, Noted::Nothing)
+    );
     assert!(bench.writer.reads().attempts(attempt.task).unwrap().is_empty(), "it has not ended after all");
     bench.made([record(attempt, EXITED, b"")]);
 }

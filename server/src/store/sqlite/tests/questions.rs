@@ -1,6 +1,7 @@
 //! Snapshots and what readers ask.
 
 use super::*;
+use crate::store::Noted;
 
 #[test]
 fn a_requeued_ending_is_known_after_a_restart() {
@@ -8,9 +9,9 @@ fn a_requeued_ending_is_known_after_a_restart() {
     let attempt = bench.attempt(0, 1);
     bench.made([claim(attempt), requeue(attempt, Outcome::Exited(1), 1, 0)]);
     let open = bench.writer.load().unwrap().projects[0].open[0].clone();
-    assert_eq!((open.running, open.ended, open.failures), (false, true, 1));
+    assert_eq!((open.running, open.noted, open.failures), (false, Noted::Ending, 1));
     bench.made([claim(bench.attempt(0, 2))]);
-    assert!(!bench.writer.load().unwrap().projects[0].open[0].ended);
+    assert_ne!(bench.writer.load().unwrap().projects[0].open[0].noted, Noted::Ending);
 }
 
 #[test]
@@ -124,7 +125,7 @@ proptest! {
         prop_assert_eq!(seen.frontier, frontier);
         let gaps: Vec<_> = (0..frontier).filter(|index| !ends.contains_key(index)).collect();
         prop_assert_eq!(&seen.gaps, &gaps);
-        let open: Vec<_> = seen.open.iter().map(|open| (open.task.index, open.running, open.ended)).collect();
+        let open: Vec<_> = seen.open.iter().map(|open| (open.task.index, open.running, open.noted == Noted::Ending)).collect();
         let expected: Vec<_> =
             ends.iter().filter(|(_, step)| **step > 1).map(|(&index, &step)| (index, step > 2, step == 2)).collect();
         prop_assert_eq!(open, expected);
