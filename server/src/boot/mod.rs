@@ -8,7 +8,7 @@ use crate::{
     domain::ProjectId,
     driver::{self, Jobs, Running},
     output::{OutputError, Outputs},
-    reassemble::Reassembler,
+    reassemble::{JobError, Reassembler},
     service::{self, Context, Health},
     store::{Store, StoreError, sqlite::SqliteStore},
 };
@@ -155,7 +155,7 @@ impl Server {
     /// Stops it: no more requests, what was answered is durable, the socket is gone.
     pub async fn shutdown(mut self) {
         self.health.close().await;
-        // New coordinators may take the name from here on; connections that are open stay so.
+        // Nobody finds it any more; connections that are open stay so.
         drop(self.socket_file);
         self.stop.cancel();
         self.tasks.close();
@@ -184,11 +184,11 @@ struct Work(Reassembler);
 
 #[async_trait]
 impl Jobs for Work {
-    async fn split(&self, project: ProjectId) -> Result<u32, String> {
+    async fn split(&self, project: ProjectId) -> Result<u32, JobError> {
         self.0.run_split(project).await
     }
 
-    async fn reassemble(&self, project: ProjectId) -> Result<(), String> {
+    async fn reassemble(&self, project: ProjectId) -> Result<(), JobError> {
         self.0.run_builtin(project).await
     }
 }

@@ -21,13 +21,14 @@ use crate::{
     broker::{Broker, Embedded},
     coordinator::{Coordinator, Effects, Input, Job, Limits, SessionId, ToAgent},
     domain::{AttemptKey, CoordinatorEpoch, Item, ProjectId, ProjectSpec},
+    reassemble::JobError,
     store::{Store, StoreError, Write},
 };
 use async_trait::async_trait;
 use changes::Changes;
 use command::{Command, Waiters};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -45,6 +46,9 @@ const TURN_COMMANDS_MAX: usize = 1024;
 const JOBS_MAX: usize = 4;
 /// How long to wait before a failed store is asked again.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a job that a passing fault has stopped waits before its next try: longer each time, up to the second.
+const JOB_PAUSE_MIN: Duration = Duration::from_secs(1);
+const JOB_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often leases are looked at, at the least; more often for short leases.
 const TICK_MAX: Duration = Duration::from_millis(500);
 /// And not more often than this.
@@ -53,11 +57,11 @@ const TICK_MIN: Duration = Duration::from_millis(10);
 /// Work that is too long for a turn. Safe to start again after a crash.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
-    /// Turns the split task's output into items; returns how many, or what is wrong, in words for the user.
-    async fn split(&self, project: ProjectId) -> Result<u32, String>;
+    /// Turns the split task's output into items; returns how many.
+    async fn split(&self, project: ProjectId) -> Result<u32, JobError>;
 
     /// Makes the result of a project that reassembles by a built-in way.
-    async fn reassemble(&self, project: ProjectId) -> Result<(), String>;
+    async fn reassemble(&self, project: ProjectId) -> Result<(), JobError>;
 }
 
 /// The running driver.
@@ -100,6 +104,7 @@ pub fn start(
         store,
         jobs,
         jobs_running: Arc::new(Semaphore::new(JOBS_MAX)),
+        jobs_started: HashSet::new(),
         epoch,
         limits,
         commands,
@@ -118,6 +123,8 @@ struct Driver {
     store: Arc<dyn Store>,
     jobs: Arc<dyn Jobs>,
     jobs_running: Arc<Semaphore>,
+    /// Jobs whose end has not been heard: a core that is folded back starts none of them a second time.
+    jobs_started: HashSet<Job>,
     epoch: CoordinatorEpoch,
     limits: Limits,
     commands: mpsc::Receiver<Command>,
@@ -219,8 +226,17 @@ impl Driver {
                 inputs.push(Input::Tick);
             }
             for input in &inputs {
-                if let Input::Submit { project, .. } = input {
-                    self.specs.insert(project.id, project.spec.clone());
+                match input {
+                    Input::Submit { project, .. } => {
+                        self.specs.insert(project.id, project.spec.clone());
+                    }
+                    Input::SplitDone { project, .. } => {
+                        self.jobs_started.remove(&Job::Split(*project));
+                    }
+                    Input::ReassembleDone { project, .. } => {
+                        self.jobs_started.remove(&Job::Reassemble(*project));
+                    }
+                    _ => {}
                 }
             }
             let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
@@ -231,7 +247,9 @@ impl Driver {
             } else {
                 match self.store.commit(self.epoch, writes).await {
                     Ok(committed) => committed.items,
-                    Err(error @ (StoreError::Fenced { .. } | StoreError::Closed)) => {
+                    Err(
+                        error @ (StoreError::Fenced { .. } | StoreError::Closed | StoreError::Damaged(_)),
+                    ) => {
                         self.waiters.refuse_all(DriverError::Stopped);
                         return End::Stop(error.to_string());
                     }
@@ -299,21 +317,49 @@ impl Driver {
         }
     }
 
-    fn start_job(&self, job: Job) {
+    fn start_job(&mut self, job: Job) {
         let Some(commands) = self.sender.upgrade() else { return };
+        if !self.jobs_started.insert(job) {
+            return;
+        }
         let (jobs, running) = (self.jobs.clone(), self.jobs_running.clone());
         tokio::spawn(async move {
-            let Ok(_running) = running.acquire().await else { return };
-            let done = match job {
-                Job::Split(project) => Input::SplitDone { project, items: jobs.split(project).await },
-                Job::Reassemble(project) => {
-                    Input::ReassembleDone { project, result: jobs.reassemble(project).await }
+            let mut pause = JOB_PAUSE_MIN;
+            let done = loop {
+                let Ok(place) = running.acquire().await else { return };
+                let why = match run_job(&*jobs, job).await {
+                    Ok(done) => break done,
+                    Err(why) => why,
+                };
+                drop(place);
+                tracing::warn!(?job, why, "a job is put off");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(JOB_PAUSE_MAX);
+                if commands.is_closed() {
+                    return;
                 }
             };
             // If the driver has stopped, the next coordinator starts the job again.
             let _ = commands.send(Command::Input(done)).await;
         });
     }
+}
+
+/// Runs a job to its end; gives back why it must be tried again.
+async fn run_job(jobs: &dyn Jobs, job: Job) -> Result<Input, String> {
+    fn ended<T>(result: Result<T, JobError>) -> Result<Result<T, String>, String> {
+        match result {
+            Ok(done) => Ok(Ok(done)),
+            Err(JobError::Wrong(why)) => Ok(Err(why)),
+            Err(JobError::Passing(why)) => Err(why),
+        }
+    }
+    Ok(match job {
+        Job::Split(project) => Input::SplitDone { project, items: ended(jobs.split(project).await)? },
+        Job::Reassemble(project) => {
+            Input::ReassembleDone { project, result: ended(jobs.reassemble(project).await)? }
+        }
+    })
 }
 
 /// The project that a write ends, if it does.

@@ -88,6 +88,14 @@ impl From<io::Error> for OutputError {
     }
 }
 
+impl OutputError {
+    /// Whether the same call may go well later: the disk was full or failed, not the question.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full | Self::ObjectStore(_) | Self::Replaced)
+    }
+}
+
 /// A stream of bytes in chunks of at most 256 KiB.
 pub type Bytestream = BoxStream<'static, Result<Bytes, OutputError>>;
 

@@ -29,6 +29,17 @@ pub(super) enum BuiltInError {
     KeepRow(#[source] StoreError),
 }
 
+impl BuiltInError {
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Sum { .. } | Self::ElementTooLong { .. } | Self::Json { .. } => false,
+            Self::Read(error) => error.is_passing(),
+            Self::KeepBytes(error) => error.is_passing(),
+            Self::KeepRow(error) => error.is_passing(),
+        }
+    }
+}
+
 /// Makes the result and keeps it, over one that an interrupted run has left.
 pub(super) async fn run(reassembler: &Reassembler, project: ProjectId) -> Result<(), BuiltInError> {
     let project = reassembler.project(project).await?;

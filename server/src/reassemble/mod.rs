@@ -63,6 +63,33 @@ pub enum ReassembleError {
     Output(#[from] OutputError),
 }
 
+impl ReassembleError {
+    /// Whether the same call may go well later.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_passing(),
+            Self::Output(error) => error.is_passing(),
+            Self::Stopping => true,
+            Self::NoProject(_) | Self::Generation { .. } | Self::BehindEnd | Self::Unfinished { .. } => false,
+        }
+    }
+}
+
+/// Why a split or a built-in reassembly did not come to its end. For people.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// What the tasks printed is wrong, and stays so.
+    #[error("{0}")]
+    Wrong(String),
+    /// The disk is full, say: the same may go well later.
+    #[error("{0}")]
+    Passing(String),
+}
+
+fn job_error(is_passing: bool, error: &dyn std::error::Error) -> JobError {
+    if is_passing { JobError::Passing(error.to_string()) } else { JobError::Wrong(error.to_string()) }
+}
+
 /// Some bytes of a project's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultsPart {
@@ -125,16 +152,16 @@ impl Reassembler {
     ///
     /// # Errors
     /// For people: what is wrong with the output, or why it could not be read.
-    pub async fn run_split(&self, project: ProjectId) -> Result<u32, String> {
-        split::run(self, project).await.map_err(|error| error.to_string())
+    pub async fn run_split(&self, project: ProjectId) -> Result<u32, JobError> {
+        split::run(self, project).await.map_err(|error| job_error(error.is_passing(), &error))
     }
 
     /// Makes and keeps the result of a built-in reassembly. Safe to repeat.
     ///
     /// # Errors
     /// For people: what is wrong with the output, or why it could not be read.
-    pub async fn run_builtin(&self, project: ProjectId) -> Result<(), String> {
-        builtin::run(self, project).await.map_err(|error| error.to_string())
+    pub async fn run_builtin(&self, project: ProjectId) -> Result<(), JobError> {
+        builtin::run(self, project).await.map_err(|error| job_error(error.is_passing(), &error))
     }
 
     async fn project(&self, project: ProjectId) -> Result<Project, ReassembleError> {

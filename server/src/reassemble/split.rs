@@ -24,6 +24,16 @@ pub(super) enum SplitError {
     Keep(#[source] StoreError),
 }
 
+impl SplitError {
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::NoResult | Self::Lines(_) => false,
+            Self::Read(error) => error.is_passing(),
+            Self::Keep(error) => error.is_passing(),
+        }
+    }
+}
+
 /// Items on their way into the store, in groups.
 struct Groups<'r> {
     reassembler: &'r Reassembler,
