@@ -39,11 +39,19 @@ impl DataDir {
     }
 }
 
-/// What lies in here must be nobody else's to read: tightened rather than refused, as most people's umask makes such
-/// directories readable.
+/// What lies in here must be nobody else's to read. Tightened rather than refused, as most people's umask makes such
+/// directories readable; but never a directory with something else in it.
 fn tighten(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
+        let ours = [LOCK_NAME, super::STORE_NAME].iter().any(|name| path.join(name).exists());
+        let is_ours = ours || fs::read_dir(path)?.next().is_none();
+        if !is_ours {
+            return Err(io::Error::other(format!(
+                "it holds other files and is open to others (mode {mode:o}): choose a directory of its own, or close it \
+                 with `chmod 700`"
+            )));
+        }
         tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "closing the data directory to others");
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }
