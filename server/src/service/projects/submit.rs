@@ -32,7 +32,13 @@ pub(super) async fn submit(
     let (key, spec) = parse_header(header)?;
     let draft = match begin(context, key).await? {
         Opened::Draft(draft) => draft,
-        Opened::Existing(project) => return Ok(answer(&project, true)),
+        Opened::Existing(project) if project.spec == spec => return Ok(answer(&project, true)),
+        Opened::Existing(project) => {
+            return Err(Status::already_exists(format!(
+                "the idempotency key belongs to project {}, which is another one: use a new key",
+                project.id
+            )));
+        }
     };
     let mut items = Items::new(context.store.clone(), draft.project, &spec);
     let mut files = Files::new(context.outputs.clone(), &spec);
