@@ -20,7 +20,7 @@ pub(super) async fn upload(
     let Some(first) = chunks.message().await? else { return Ok(()) };
     let (attempt, stream) = parse_first(first)?;
     if !context.store.is_current(attempt).await.map_err(status::store)? {
-        return unwanted(acks).await;
+        return unwanted(context, attempt, acks).await;
     }
     let mut upload = context.outputs.upload(attempt, stream).await.map_err(status::output)?;
     if let Some(stored) = upload.complete() {
@@ -31,7 +31,8 @@ pub(super) async fn upload(
         if let Some(durable) = upload.write(chunk.offset, chunk.data).await.map_err(status::output)? {
             // Now and then: an attempt whose task has its result would fill the disk for nothing.
             if !context.store.is_current(attempt).await.map_err(status::store)? {
-                return unwanted(acks).await;
+                drop(upload);
+                return unwanted(context, attempt, acks).await;
             }
             ack(acks, durable, false).await?;
         }
@@ -56,7 +57,11 @@ fn parse_first(first: pb::OutputChunk) -> Result<(AttemptKey, OutputStream), Sta
     Ok((attempt, stream))
 }
 
-async fn unwanted(acks: &Acks) -> Result<(), Status> {
+/// Nobody waits for this output any more. What there is of it goes, unless it belongs to an ending that is noted.
+async fn unwanted(context: &Context, attempt: AttemptKey, acks: &Acks) -> Result<(), Status> {
+    if context.store.outputs(attempt).await.map_err(status::store)?.is_none() {
+        context.outputs.remove_attempt(attempt).await.map_err(status::output)?;
+    }
     send(acks, pb::OutputAck { durable_offset: 0, complete: false, unwanted: true }).await
 }
 
