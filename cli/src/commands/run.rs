@@ -69,7 +69,7 @@ async fn run_all(
     for submission in submissions {
         let project = client.submit(submission).await?;
         if context.is_json() {
-            context.screen.json(&Line::Submitted((&project).into()))?;
+            context.screen.json(&Line::Submitted((&project).into())).await?;
         }
         if let Ok(mut submitted) = submitted.lock() {
             submitted.push(project.clone());

@@ -6,7 +6,11 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
+
+/// How long a program that was interrupted may take to end on a machine that is very busy.
+const END_MAX: Duration = Duration::from_secs(60);
 
 fn start(fake: &Fake, args: &[&str]) -> Child {
     fs::write(fake.dir().join("p.yaml"), "image: a\nitems: [one, two]\ntask: {command: [echo, '{item}']}\n")
@@ -25,6 +29,21 @@ fn start(fake: &Fake, args: &[&str]) -> Child {
 fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(status.success());
+}
+
+/// Waits for the program's end, and returns its exit code.
+fn end(child: &mut Child) -> Option<i32> {
+    let deadline = Instant::now() + END_MAX;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if Instant::now() >= deadline {
+            child.kill().unwrap();
+            panic!("the program goes on");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn until_cancelled() -> State {
@@ -69,4 +88,29 @@ async fn a_closed_stdout_ends_quietly() {
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(fake.is_cancelled(), "nobody waits for the result any more");
+}
+
+/// As `| less` does it: what was read fills a screen, and the rest waits.
+async fn interrupted_while_the_reader_pauses(args: &[&str]) {
+    // Each chunk is more than a pipe holds.
+    let result = vec![vec![b'x'; 200_000]; 20];
+    let fake = Fake::start(State { result, ..until_cancelled() });
+    let mut child = start(&fake, args);
+    let mut stdout = child.stdout.take().unwrap();
+    // The project's number and state come first as JSON, never as much as this.
+    stdout.read_exact(&mut [0; 10_000]).unwrap();
+    interrupt(&child);
+    assert_eq!(end(&mut child), Some(130));
+    assert!(fake.is_cancelled());
+    drop(stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_cancels_while_the_reader_of_stdout_pauses() {
+    interrupted_while_the_reader_pauses(&["run", "p.yaml"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_cancels_while_the_reader_of_json_pauses() {
+    interrupted_while_the_reader_pauses(&["run", "p.yaml", "--output", "json"]).await;
 }
