@@ -20,6 +20,7 @@ fn start(fake: &Fake, args: &[&str]) -> Child {
         .env_clear()
         .env("PIECEWORK_SERVER", fake.socket())
         .args(args)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -27,7 +28,11 @@ fn start(fake: &Fake, args: &[&str]) -> Child {
 }
 
 fn interrupt(child: &Child) {
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    send(child, "-INT");
+}
+
+fn send(child: &Child, signal: &str) {
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 
@@ -113,4 +118,47 @@ async fn ctrl_c_cancels_while_the_reader_of_stdout_pauses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_cancels_while_the_reader_of_json_pauses() {
     interrupted_while_the_reader_pauses(&["run", "p.yaml", "--output", "json"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_cancels_what_is_being_submitted() {
+    let fake = Fake::start(State { holds_answers: true, ..until_cancelled() });
+    let mut child = start(&fake, &["run", "p.yaml"]);
+    fake.wait_for(|state| !state.received.is_empty()).await;
+    interrupt(&child);
+    let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
+    let note = notes.next().unwrap().unwrap();
+    assert!(note.contains("waiting for the submission's answer"), "{note}");
+    fake.with(|state| state.holds_answers = false);
+    assert_eq!(end(&mut child), Some(130));
+    assert!(fake.is_cancelled());
+}
+
+/// Waits until the program handles both signals.
+fn wait_for_handlers(child: &Child) {
+    const INT_AND_TERM: u64 = 1 << (2 - 1) | 1 << (15 - 1);
+    let deadline = Instant::now() + END_MAX;
+    let status = format!("/proc/{}/status", child.id());
+    loop {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        if u64::from_str_radix(caught, 16).unwrap() & INT_AND_TERM == INT_AND_TERM {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the signals are not handled");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_what_still_reads_its_input() {
+    let fake = Fake::start(State::default());
+    for signal in ["-INT", "-TERM"] {
+        let mut child = start(&fake, &["run", "-"]);
+        let stdin = child.stdin.take();
+        wait_for_handlers(&child);
+        send(&child, signal);
+        assert_eq!(end(&mut child), Some(130), "{signal}");
+        drop(stdin);
+    }
 }
