@@ -34,7 +34,7 @@ pub(crate) struct EmbeddedConfig {
     /// The agent's name; none means the host's.
     pub(crate) name: Option<String>,
     pub(crate) args: EmbeddedArgs,
-    /// What is logged to stderr unless `RUST_LOG` says otherwise.
+    /// What is logged to stderr unless `PIECEWORK_LOG` says otherwise.
     pub(crate) log: &'static str,
 }
 
@@ -133,7 +133,7 @@ mod with {
     }
 
     fn log_to_stderr(context: &Context, default: &str) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+        let filter = EnvFilter::try_from_env("PIECEWORK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
         let screen = Arc::clone(&context.screen);
         // It fails only if there is a subscriber already.
         let _ = tracing_subscriber::fmt()
