@@ -113,10 +113,13 @@ mod with {
             self.agent.why_not_docker()
         }
 
-        /// Waits until the coordinator can't go on.
+        /// Waits until one of them can't go on.
         pub(crate) async fn failed(&mut self) -> CliError {
-            let why = self.server.failed().await;
-            CliError::new(exit_code::REFUSED, "the coordinator in this process failed")
+            let (what, why) = tokio::select! {
+                why = self.server.failed() => ("the coordinator", why),
+                why = self.agent.failed() => ("the agent", why),
+            };
+            CliError::new(exit_code::REFUSED, format!("{what} in this process failed"))
                 .cause(why)
                 .hint("what was submitted is safe: start it again with `piecework up`")
         }
