@@ -1,7 +1,7 @@
 //! A coordinator and an agent in this process, for one machine.
 
-use crate::{context::Context, error::CliError};
-use std::path::PathBuf;
+use crate::{context::Context, error::CliError, exit_code};
+use std::path::{Path, PathBuf};
 
 /// How the agent in this process runs tasks.
 #[derive(Clone, Debug, clap::Args)]
@@ -204,10 +204,23 @@ pub(crate) fn docker_is_missing(why: &str) -> String {
 pub(crate) async fn start_alone(context: &Context, config: EmbeddedConfig) -> Result<Embedded, CliError> {
     let data = config.data.clone();
     Embedded::start(context, config).await?.ok_or_else(|| {
-        CliError::new(
-            crate::exit_code::LOCAL_FAILURE,
-            format!("another coordinator is running on {}", data.display()),
-        )
-        .hint("use that one, stop it, or choose another directory with `--data`")
+        another_is_running(exit_code::LOCAL_FAILURE, &data)
+            .hint("use that one, stop it, or choose another directory with `--data`")
     })
+}
+
+/// Another coordinator holds the data directory.
+pub(crate) fn another_is_running(exit_code: u8, data: &Path) -> CliError {
+    CliError::new(exit_code, format!("another coordinator is running on {}", data.display()))
+}
+
+/// Stops both, unless the user has interrupted this often before it is done.
+pub(crate) async fn shutdown(context: &Context, embedded: Embedded, interruptions: u32) {
+    tokio::select! {
+        biased;
+        () = embedded.shutdown() => {}
+        () = context.interrupts.at_least(interruptions) => context.screen.note(
+            "tasks may still be running: the next start on this data directory adopts or removes them",
+        ),
+    }
 }

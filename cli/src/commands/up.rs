@@ -44,10 +44,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
             Ok(())
         }
     };
-    tokio::select! {
-        () = embedded.shutdown() => {}
-        () = context.interrupts.at_least(2) => {}
-    }
+    embedded::shutdown(context, embedded, 2).await;
     ended
 }
 
