@@ -12,19 +12,25 @@ use std::{
 /// How long a program that was interrupted may take to end on a machine that is very busy.
 const END_MAX: Duration = Duration::from_secs(60);
 
-fn start(fake: &Fake, args: &[&str]) -> Child {
+fn write_project(fake: &Fake) {
     fs::write(fake.dir().join("p.yaml"), "image: a\nitems: [one, two]\ntask: {command: [echo, '{item}']}\n")
         .unwrap();
-    Command::new(assert_cmd::cargo::cargo_bin!("piecework"))
+}
+
+fn program(fake: &Fake, args: &[&str]) -> Command {
+    let mut program = Command::new(assert_cmd::cargo::cargo_bin!("piecework"));
+    program
         .current_dir(fake.dir())
         .env_clear()
         .env("PIECEWORK_SERVER", fake.socket())
         .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::piped());
+    program
+}
+
+fn start(fake: &Fake, args: &[&str]) -> Child {
+    write_project(fake);
+    program(fake, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn interrupt(child: &Child) {
@@ -161,4 +167,23 @@ async fn a_signal_ends_what_still_reads_its_input() {
         assert_eq!(end(&mut child), Some(130), "{signal}");
         drop(stdin);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_signals_end_it_even_if_nobody_reads_stderr() {
+    let fake = Fake::start(State { result: vec![vec![b'x'; 200_000]; 20], ..until_cancelled() });
+    write_project(&fake);
+    // As with `2>&1 | less`.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut child = program(&fake, &["run", "p.yaml"])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    reader.read_exact(&mut [0; 10_000]).unwrap();
+    // Not the same one twice: it could count once.
+    send(&child, "-INT");
+    send(&child, "-TERM");
+    assert_eq!(end(&mut child), Some(130));
+    drop(reader);
 }
