@@ -37,7 +37,8 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let mut session = until_interrupted(context, Session::open(context, &args.embedded)).await?;
     let client = session.client.clone();
     let mut submitted = Vec::new();
-    let ended = session.during(context, run_all(context, &client, &submissions, &mut submitted)).await;
+    let work = Box::pin(run_all(context, &client, &submissions, &mut submitted));
+    let ended = session.during(context, work).await;
     let ended_with = ended.as_ref().map_or_else(CliError::exit_code, |()| exit_code::OK);
     let interruptions = u32::from(ended_with == exit_code::INTERRUPTED);
     // Nobody waits for the result any more: neither the user, nor the reader of stdout.
@@ -81,7 +82,7 @@ async fn run_all(
         })
         .await?;
     }
-    until_interrupted(context, follow_all(context, client, submitted)).await
+    until_interrupted(context, Box::pin(follow_all(context, client, submitted))).await
 }
 
 /// Submits a project. A submission in flight is not dropped when the user interrupts it: it may be a project already, and
