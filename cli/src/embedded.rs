@@ -1,7 +1,7 @@
 //! A coordinator and an agent in this process, for one machine.
 
-use crate::{context::Context, error::CliError};
-use std::path::PathBuf;
+use crate::{context::Context, error::CliError, exit_code};
+use std::path::{Path, PathBuf};
 
 /// How the agent in this process runs tasks.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,7 +34,7 @@ pub(crate) struct EmbeddedConfig {
     /// The agent's name; none means the host's.
     pub(crate) name: Option<String>,
     pub(crate) args: EmbeddedArgs,
-    /// What is logged to stderr unless `RUST_LOG` says otherwise.
+    /// What is logged to stderr unless `PIECEWORK_LOG` says otherwise.
     pub(crate) log: &'static str,
 }
 
@@ -113,10 +113,13 @@ mod with {
             self.agent.why_not_docker()
         }
 
-        /// Waits until the coordinator can't go on.
+        /// Waits until one of them can't go on.
         pub(crate) async fn failed(&mut self) -> CliError {
-            let why = self.server.failed().await;
-            CliError::new(exit_code::REFUSED, "the coordinator in this process failed")
+            let (what, why) = tokio::select! {
+                why = self.server.failed() => ("the coordinator", why),
+                why = self.agent.failed() => ("the agent", why),
+            };
+            CliError::new(exit_code::REFUSED, format!("{what} in this process failed"))
                 .cause(why)
                 .hint("what was submitted is safe: start it again with `piecework up`")
         }
@@ -133,7 +136,7 @@ mod with {
     }
 
     fn log_to_stderr(context: &Context, default: &str) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+        let filter = EnvFilter::try_from_env("PIECEWORK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
         let screen = Arc::clone(&context.screen);
         // It fails only if there is a subscriber already.
         let _ = tracing_subscriber::fmt()
@@ -201,10 +204,23 @@ pub(crate) fn docker_is_missing(why: &str) -> String {
 pub(crate) async fn start_alone(context: &Context, config: EmbeddedConfig) -> Result<Embedded, CliError> {
     let data = config.data.clone();
     Embedded::start(context, config).await?.ok_or_else(|| {
-        CliError::new(
-            crate::exit_code::LOCAL_FAILURE,
-            format!("another coordinator is running on {}", data.display()),
-        )
-        .hint("use that one, stop it, or choose another directory with `--data`")
+        another_is_running(exit_code::LOCAL_FAILURE, &data)
+            .hint("use that one, stop it, or choose another directory with `--data`")
     })
+}
+
+/// Another coordinator holds the data directory.
+pub(crate) fn another_is_running(exit_code: u8, data: &Path) -> CliError {
+    CliError::new(exit_code, format!("another coordinator is running on {}", data.display()))
+}
+
+/// Stops both, unless the user has interrupted this often before it is done.
+pub(crate) async fn shutdown(context: &Context, embedded: Embedded, interruptions: u32) {
+    tokio::select! {
+        biased;
+        () = embedded.shutdown() => {}
+        () = context.interrupts.at_least(interruptions) => context.screen.note(
+            "tasks may still be running: the next start on this data directory adopts or removes them",
+        ),
+    }
 }

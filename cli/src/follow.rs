@@ -57,7 +57,7 @@ pub(crate) async fn watch(
         let Some(event) = event.event else { continue };
         match &mut progress {
             Some(progress) => progress.event(&event),
-            None => print_event(context, &event)?,
+            None => print_event(context, &event).await?,
         }
         if let Event::Project(project) = event {
             last = project;
@@ -69,11 +69,14 @@ pub(crate) async fn watch(
     Ok(last)
 }
 
-fn print_event(context: &Context, event: &Event) -> Result<(), CliError> {
+async fn print_event(context: &Context, event: &Event) -> Result<(), CliError> {
     match event {
-        Event::Project(project) => context.screen.json(&Line::Project(project.into())),
+        Event::Project(project) => context.screen.json(&Line::Project(project.into())).await,
         Event::AttemptsEnded(ended) => {
-            ended.attempts.iter().try_for_each(|attempt| context.screen.json(&Line::Attempt(attempt.into())))
+            for attempt in &ended.attempts {
+                context.screen.json(&Line::Attempt(attempt.into())).await?;
+            }
+            Ok(())
         }
     }
 }
@@ -96,7 +99,7 @@ pub(crate) async fn results(
         end = chunk.end.or(end);
     }
     if let Some(data) = cutter.finish() {
-        context.screen.json(&Line::Result(ResultBytes { project, data }))?;
+        context.screen.json(&Line::Result(ResultBytes { project, data })).await?;
     }
     if let Sink::File(file, path) = &mut sink {
         file.sync_all().await.map_err(|error| CliError::file("write", path, &error))?;
@@ -122,7 +125,7 @@ async fn write(
             written.await.map_err(|error| CliError::file("write", path, &error))
         }
         Sink::Stdout if context.is_json() => match cutter.cut(&data) {
-            Some(data) => context.screen.json(&Line::Result(ResultBytes { project, data })),
+            Some(data) => context.screen.json(&Line::Result(ResultBytes { project, data })).await,
             None => Ok(()),
         },
         Sink::Stdout => context.screen.bytes(data).await,

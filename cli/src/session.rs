@@ -5,6 +5,7 @@ use crate::{
     context::Context,
     embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig},
     error::CliError,
+    exit_code,
 };
 use std::{future::Future, path::Path, time::Duration};
 use tokio::time::Instant;
@@ -47,7 +48,7 @@ impl Session {
         let Some(embedded) = start(context, config.clone()).await? else {
             // Somebody else was faster.
             return Ok(Self {
-                client: wait_for(context, &socket).await?,
+                client: wait_for(context, &socket, &config.data).await?,
                 embedded: None,
                 spare: Some(config),
             });
@@ -89,10 +90,7 @@ impl Session {
     /// Stops what was started; a further interruption ends the waiting.
     pub(crate) async fn close(self, context: &Context, interruptions: u32) {
         if let Some(embedded) = self.embedded {
-            tokio::select! {
-                () = embedded.shutdown() => {}
-                () = context.interrupts.at_least(interruptions + 1) => {}
-            }
+            embedded::shutdown(context, embedded, interruptions + 1).await;
         }
     }
 }
@@ -142,12 +140,18 @@ fn is_absent(error: &ClientError) -> bool {
     matches!(error, ClientError::NoCoordinator { source, .. } if matches!(source.kind(), NotFound | ConnectionRefused))
 }
 
-async fn wait_for(context: &Context, socket: &Path) -> Result<Client, CliError> {
+/// Waits for the coordinator that holds the data directory. It may be just starting; or it listens elsewhere.
+async fn wait_for(context: &Context, socket: &Path, data: &Path) -> Result<Client, CliError> {
     let deadline = Instant::now() + START_MAX;
     loop {
         match context.connect_to(socket).await {
             Ok(client) => return Ok(client),
-            Err(error) if Instant::now() >= deadline || !is_absent(&error) => return Err(error.into()),
+            Err(error) if !is_absent(&error) => return Err(error.into()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(embedded::another_is_running(exit_code::NO_COORDINATOR, data)
+                    .cause(error)
+                    .hint("if it listens elsewhere, name its socket with `--server`; else stop it, or choose another directory with `--data`"));
+            }
             Err(_) => tokio::time::sleep(START_POLL).await,
         }
     }

@@ -13,7 +13,7 @@ const LEASE_SECS_MAX: u64 = 24 * 3600;
 /// The coordinator of Piecework: owns projects and queues, assigns attempts, records results.
 ///
 /// It listens on a Unix socket that only its owner can open. SIGTERM and SIGINT stop it gracefully; a second one at once.
-/// The environment variable RUST_LOG says how much is logged to stderr, such as `info` or `piecework_server=debug`.
+/// The environment variable PIECEWORK_LOG says how much is logged to stderr, such as `info` or `piecework_server=debug`.
 ///
 /// Exit codes: 0 stopped by a signal; 1 ended because it could not go on; 2 wrong options; 3 could not start; 130 stopped
 /// at once by a second signal.

@@ -1,14 +1,17 @@
-//! What the program tells of itself: lines on stderr, as many as `RUST_LOG` asks for.
+//! What the program tells of itself: lines on stderr, as many as `PIECEWORK_LOG` asks for.
 
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged if `RUST_LOG` says nothing.
+/// The variable that says what is logged.
+const FILTER_VARIABLE: &str = "PIECEWORK_LOG";
+
+/// What is logged if `PIECEWORK_LOG` says nothing.
 const FILTER_DEFAULT: &str = "info";
 
 /// Starts logging. To be called once, by a program, never by a library.
 pub fn start() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

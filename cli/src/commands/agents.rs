@@ -18,15 +18,18 @@ pub(crate) struct Args {}
 pub(crate) async fn run(context: &Context, _args: Args) -> Result<(), CliError> {
     let agents = context.connect().await?.agents().await?;
     if context.is_json() {
-        return context.screen.json(&Agents { agents: agents.iter().map(Agent::from).collect() });
+        return context.screen.json(&Agents { agents: agents.iter().map(Agent::from).collect() }).await;
     }
     if agents.is_empty() {
         context.screen.note("no agent has ever connected; `piecework up` brings one along");
     }
-    context.screen.print(&human::table(
-        &["AGENT", "STATE", "SLOTS", "HELD", "RUNTIME", "VERSION", "HEARD", "MESSAGE"],
-        agents.iter().map(row).collect(),
-    ))
+    context
+        .screen
+        .print(human::table(
+            &["AGENT", "STATE", "SLOTS", "HELD", "RUNTIME", "VERSION", "HEARD", "MESSAGE"],
+            agents.iter().map(row).collect(),
+        ))
+        .await
 }
 
 fn row(agent: &v1::Agent) -> Vec<String> {

@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let client = context.connect().await?;
     let project = client.cancel(&args.project).await?;
     if context.is_json() {
-        return context.screen.json(&Project::from(&project));
+        return context.screen.json(&Project::from(&project)).await;
     }
     let (id, name) = (project.id, human::one_line(human::project_name(&project)));
     context.screen.note(&format!("project {id} ({name}) is {}", human::project_state(project.state())));

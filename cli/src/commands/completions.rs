@@ -13,8 +13,8 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(context: &Context, args: &Args) -> Result<(), CliError> {
+pub(crate) async fn run(context: &Context, args: &Args) -> Result<(), CliError> {
     let mut script = Vec::new();
     generate(args.shell, &mut crate::args::Args::command(), "piecework", &mut script);
-    context.screen.print(&String::from_utf8_lossy(&script))
+    context.screen.print(String::from_utf8_lossy(&script).into_owned()).await
 }

@@ -84,21 +84,25 @@ async fn print(
         let is_stderr = chunk.stream() == v1::OutputStream::Stderr;
         if context.is_json() {
             let cutter = if is_stderr { &mut stderr } else { &mut stdout };
-            log(context, is_stderr, cutter.cut(&chunk.data))?;
+            log(context, is_stderr, cutter.cut(&chunk.data)).await?;
         } else if is_stderr && !only_stderr {
             write_stderr(chunk.data).await;
         } else {
             context.screen.bytes(chunk.data).await?;
         }
     }
-    log(context, false, stdout.finish())?;
-    log(context, true, stderr.finish())
+    log(context, false, stdout.finish()).await?;
+    log(context, true, stderr.finish()).await
 }
 
-fn log(context: &Context, is_stderr: bool, data: Option<crate::output::json::Data>) -> Result<(), CliError> {
+async fn log(
+    context: &Context,
+    is_stderr: bool,
+    data: Option<crate::output::json::Data>,
+) -> Result<(), CliError> {
     let Some(data) = data else { return Ok(()) };
     let stream = if is_stderr { "stderr" } else { "stdout" }.to_owned();
-    context.screen.json(&Line::Log(LogBytes { stream, data }))
+    context.screen.json(&Line::Log(LogBytes { stream, data })).await
 }
 
 /// The task's own bytes, unchanged.

@@ -42,7 +42,10 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         }
     }
     if context.is_json() {
-        return context.screen.json(&Projects { projects: projects.iter().map(Project::from).collect() });
+        return context
+            .screen
+            .json(&Projects { projects: projects.iter().map(Project::from).collect() })
+            .await;
     }
     if projects.is_empty() {
         context.screen.note(if args.all {
@@ -51,10 +54,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
             "no project is active; `piecework ls -a` also lists those that have ended"
         });
     }
-    context.screen.print(&human::table(
-        &["PROJECT", "NAME", "STATE", "TASKS", "FAILED", "SUBMITTED", "TOOK"],
-        projects.iter().map(row).collect(),
-    ))
+    context
+        .screen
+        .print(human::table(
+            &["PROJECT", "NAME", "STATE", "TASKS", "FAILED", "SUBMITTED", "TOOK"],
+            projects.iter().map(row).collect(),
+        ))
+        .await
 }
 
 fn row(project: &v1::Project) -> Vec<String> {

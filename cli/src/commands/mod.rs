@@ -50,8 +50,8 @@ impl Command {
             Self::Show(args) => Box::pin(show::run(context, args)).await,
             Self::Cancel(args) => Box::pin(cancel::run(context, args)).await,
             Self::Agents(args) => Box::pin(agents::run(context, args)).await,
-            Self::New(args) => new::run(context, &args),
-            Self::Completions(args) => completions::run(context, &args),
+            Self::New(args) => Box::pin(new::run(context, &args)).await,
+            Self::Completions(args) => Box::pin(completions::run(context, &args)).await,
         }
     }
 }

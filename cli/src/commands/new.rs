@@ -69,7 +69,7 @@ impl Template {
     }
 }
 
-pub(crate) fn run(context: &Context, args: &Args) -> Result<(), CliError> {
+pub(crate) async fn run(context: &Context, args: &Args) -> Result<(), CliError> {
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(args.template.name()));
     let paths: Vec<PathBuf> = args.template.files().iter().map(|file| dir.join(file.name)).collect();
     // Nothing is written if anything is in the way.
@@ -85,9 +85,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), CliError> {
     let project_file = shown.first().cloned().unwrap_or_default();
     context.screen.note(&format!("run it with: piecework run {}", shell_words::quote(&project_file)));
     if context.is_json() {
-        return context.screen.json(&NewProject { files: shown, project_file });
+        return context.screen.json(&NewProject { files: shown, project_file }).await;
     }
-    context.screen.print(&(shown.join("\n") + "\n"))
+    context.screen.print(shown.join("\n") + "\n").await
 }
 
 /// Writes a new file and puts it in place, so that a program that is running is not written into.

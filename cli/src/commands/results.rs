@@ -34,7 +34,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     };
     let project = follow::results(context, &client, project.id, args.no_wait, sink).await?;
     if context.is_json() {
-        context.screen.json(&Line::Project((&project).into()))?;
+        context.screen.json(&Line::Project((&project).into())).await?;
     }
     if !has_ended(&project) {
         let state = human::project_state(project.state());

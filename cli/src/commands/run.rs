@@ -2,7 +2,7 @@
 
 use super::submit::InputArgs;
 use crate::{
-    client::{Client, has_ended},
+    client::{Client, ClientError, has_ended},
     context::Context,
     embedded::EmbeddedArgs,
     error::CliError,
@@ -13,7 +13,7 @@ use crate::{
     session::Session,
 };
 use piecework_proto::v1;
-use std::{sync::Mutex, time::Duration};
+use std::{pin::pin, time::Duration};
 
 /// How long a cancelled project is waited for.
 const CANCEL_MAX: Duration = Duration::from_secs(10);
@@ -32,23 +32,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
-    let submissions = args.input.load().await?;
-    let mut session = tokio::select! {
-        session = Session::open(context, &args.embedded) => session?,
-        () = context.interrupts.at_least(1) => return Err(CliError::quiet(exit_code::INTERRUPTED)),
-    };
+    // The input may be a pipe into which nobody writes.
+    let submissions = until_interrupted(context, args.input.load()).await?;
+    let mut session = until_interrupted(context, Session::open(context, &args.embedded)).await?;
     let client = session.client.clone();
-    let submitted = Mutex::new(Vec::new());
-    let work = session.during(context, run_all(context, &client, &submissions, &submitted));
-    let (ended, interruptions) = tokio::select! {
-        ended = work => (ended, 0),
-        () = context.interrupts.at_least(1) => (Err(CliError::quiet(exit_code::INTERRUPTED)), 1),
-    };
+    let mut submitted = Vec::new();
+    let work = Box::pin(run_all(context, &client, &submissions, &mut submitted));
+    let ended = session.during(context, work).await;
+    let ended_with = ended.as_ref().map_or_else(CliError::exit_code, |()| exit_code::OK);
+    let interruptions = u32::from(ended_with == exit_code::INTERRUPTED);
     // Nobody waits for the result any more: neither the user, nor the reader of stdout.
-    let given_up =
-        interruptions > 0 || matches!(&ended, Err(error) if error.exit_code() == exit_code::STDOUT_CLOSED);
-    if given_up {
-        let submitted = submitted.into_inner().unwrap_or_default();
+    if interruptions > 0 || ended_with == exit_code::STDOUT_CLOSED {
         tokio::select! {
             () = cancel_all(context, &client, &submitted) => {}
             () = context.interrupts.at_least(interruptions + 1) => {}
@@ -58,26 +52,72 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     ended
 }
 
+/// Does some work that can be dropped at any time.
+async fn until_interrupted<T>(
+    context: &Context,
+    work: impl Future<Output = Result<T, CliError>>,
+) -> Result<T, CliError> {
+    tokio::select! {
+        done = work => done,
+        () = context.interrupts.at_least(1) => Err(CliError::quiet(exit_code::INTERRUPTED)),
+    }
+}
+
 /// Submits everything, then follows one project after the other, so that the results come in order.
 async fn run_all(
     context: &Context,
     client: &Client,
     submissions: &[Submission],
-    submitted: &Mutex<Vec<v1::Project>>,
+    submitted: &mut Vec<v1::Project>,
 ) -> Result<(), CliError> {
-    let mut projects = Vec::new();
     for submission in submissions {
-        let project = client.submit(submission).await?;
-        if context.is_json() {
-            context.screen.json(&Line::Submitted((&project).into()))?;
-        }
-        if let Ok(mut submitted) = submitted.lock() {
-            submitted.push(project.clone());
-        }
-        projects.push(project);
+        let project = submit(context, client, submission).await?;
+        submitted.push(project.clone());
+        until_interrupted(context, async {
+            if context.is_json() {
+                context.screen.json(&Line::Submitted((&project).into())).await
+            } else {
+                Ok(())
+            }
+        })
+        .await?;
     }
+    until_interrupted(context, Box::pin(follow_all(context, client, submitted))).await
+}
+
+/// Submits a project. A submission in flight is not dropped when the user interrupts it: it may be a project already, and
+/// only its number lets it be cancelled.
+async fn submit(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+) -> Result<v1::Project, CliError> {
+    let interrupted = || CliError::quiet(exit_code::INTERRUPTED);
+    let mut in_flight = pin!(client.submit(submission));
+    tokio::select! {
+        project = &mut in_flight => return Ok(project?),
+        () = context.interrupts.at_least(1) => {}
+    }
+    context.screen.note("waiting for the submission's answer, to cancel it; once more ends at once");
+    tokio::select! {
+        answer = tokio::time::timeout(CANCEL_MAX, in_flight) => match answer {
+            // The next step sees the interruption.
+            Ok(Ok(project)) => return Ok(project),
+            // Nothing is there to be cancelled.
+            Ok(Err(ClientError::Refused(_) | ClientError::Input(_))) => return Err(interrupted()),
+            Ok(Err(_)) | Err(_) => {}
+        },
+        () = context.interrupts.at_least(2) => {}
+    }
+    context
+        .screen
+        .note("the submission may have become a project nevertheless: `piecework ls` lists it then");
+    Err(interrupted())
+}
+
+async fn follow_all(context: &Context, client: &Client, projects: &[v1::Project]) -> Result<(), CliError> {
     let mut verdict = Ok(());
-    for project in &projects {
+    for project in projects {
         let ended = follow::run(context, client, project, Sink::Stdout).await?;
         if let Err(error) = follow::verdict(&ended) {
             // All but the last to fail are told here.

@@ -42,9 +42,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         project: Project::from(&project),
     };
     if context.is_json() {
-        return context.screen.json(&details);
+        return context.screen.json(&details).await;
     }
-    context.screen.print(&describe(&project, &details, &tasks, more))
+    context.screen.print(describe(&project, &details, &tasks, more)).await
 }
 
 type FailedTasks = Vec<(v1::Task, String)>;

@@ -52,9 +52,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     for submission in &submissions {
         let project = client.submit(submission).await?;
         if context.is_json() {
-            context.screen.json(&Line::Submitted((&project).into()))?;
+            context.screen.json(&Line::Submitted((&project).into())).await?;
         } else {
-            context.screen.print(&format!("{}\n", project.id))?;
+            context.screen.print(format!("{}\n", project.id)).await?;
         }
         projects.push(project);
     }

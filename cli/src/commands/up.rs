@@ -33,34 +33,32 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         started = embedded::start_alone(context, config) => started?,
         () = context.interrupts.at_least(1) => return Ok(()),
     };
-    let told = announce(context, &embedded, &data);
-    let ended = match told {
-        Err(error) => Err(error),
-        Ok(()) => tokio::select! {
-            error = embedded.failed() => Err(error),
-            () = context.interrupts.at_least(1) => {
-                context.screen.note("stopping; once more stops at once");
-                Ok(())
-            }
-        },
+    let serve = async {
+        announce(context, &embedded, &data).await?;
+        Err(embedded.failed().await)
     };
-    tokio::select! {
-        () = embedded.shutdown() => {}
-        () = context.interrupts.at_least(2) => {}
-    }
+    let ended = tokio::select! {
+        ended = serve => ended,
+        () = context.interrupts.at_least(1) => {
+            context.screen.note("stopping; once more stops at once");
+            Ok(())
+        }
+    };
+    embedded::shutdown(context, embedded, 2).await;
     ended
 }
 
 /// Says where the coordinator listens, and how to submit to it.
-fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path) -> Result<(), CliError> {
+async fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path) -> Result<(), CliError> {
     let socket = embedded.socket();
     if context.is_json() {
-        context.screen.json(&Line::Up(Up {
+        let up = Line::Up(Up {
             socket: socket.display().to_string(),
             data: data.display().to_string(),
             runtime: embedded.runtime().to_owned(),
             why_not_docker: embedded.why_not_docker().map(str::to_owned),
-        }))?;
+        });
+        context.screen.json(&up).await?;
     }
     let option = if context.server().is_some() {
         format!(" --server {}", shell_words::quote(&socket.to_string_lossy()))

@@ -1,5 +1,8 @@
 //! Stdout and stderr, shared by everything that writes: data to stdout, all else to stderr, and no line ever through the
 //! middle of the progress bar.
+//!
+//! Who reads stdout may pause for as long as he likes, as `less` does. So stdout is written on threads that may block, and
+//! while it is written nothing is held that stderr and the bar need. Only where stdout is the terminal does the bar wait.
 
 use super::Format;
 use crate::error::CliError;
@@ -78,26 +81,26 @@ impl Screen {
         self.state().above_bar(|| drop(anstream::stderr().write_all(text)));
     }
 
-    /// Writes a table or line for people to stdout.
+    /// Writes a table or line for people to stdout, without blocking other tasks.
     ///
     /// # Errors
     /// If stdout can't be written.
-    pub fn print(&self, text: &str) -> Result<(), CliError> {
-        let write = || {
+    pub async fn print(self: &Arc<Self>, text: String) -> Result<(), CliError> {
+        let write = move || {
             let mut stdout = anstream::stdout();
             stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
         };
-        self.state().above_bar(write).map_err(|error| CliError::stdout(&error))
+        self.stdout(move |screen| screen.beside_bar(write)).await
     }
 
-    /// Writes an object as one line to stdout.
+    /// Writes an object as one line to stdout, without blocking other tasks.
     ///
     /// # Errors
     /// If stdout can't be written.
-    pub fn json(&self, object: &impl Serialize) -> Result<(), CliError> {
+    pub async fn json(self: &Arc<Self>, object: &impl Serialize) -> Result<(), CliError> {
         let mut line = serde_json::to_vec(object).map_err(|error| CliError::stdout(&error.into()))?;
         line.push(b'\n');
-        self.state().above_bar(|| write_stdout(&line)).map_err(|error| CliError::stdout(&error))
+        self.stdout(move |screen| screen.beside_bar(|| write_stdout(&line))).await
     }
 
     /// Writes bytes to stdout as they are, without blocking other tasks.
@@ -105,9 +108,24 @@ impl Screen {
     /// # Errors
     /// If stdout can't be written.
     pub async fn bytes(self: &Arc<Self>, bytes: bytes::Bytes) -> Result<(), CliError> {
+        self.stdout(move |screen| {
+            if io::stdout().is_terminal() { screen.state().data(&bytes) } else { write_stdout(&bytes) }
+        })
+        .await
+    }
+
+    async fn stdout(
+        self: &Arc<Self>,
+        write: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), CliError> {
         let screen = Arc::clone(self);
-        let written = tokio::task::spawn_blocking(move || screen.state().data(&bytes)).await;
+        let written = tokio::task::spawn_blocking(move || write(&screen)).await;
         written.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| CliError::stdout(&error))
+    }
+
+    /// Writes to stdout; the bar makes room if it is on the same terminal.
+    fn beside_bar(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if io::stdout().is_terminal() { self.state().above_bar(write) } else { write() }
     }
 
     /// Takes the bar away, and writes what was held back for its sake.
@@ -132,8 +150,9 @@ impl State {
         }
     }
 
+    /// Writes to a stdout that is a terminal.
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.bar.is_none() || !io::stdout().is_terminal() {
+        if self.bar.is_none() {
             return write_stdout(bytes);
         }
         self.held_back.extend_from_slice(bytes);

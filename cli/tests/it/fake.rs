@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) received: Vec<Received>,
     /// This many submissions are taken, and then answered with UNAVAILABLE.
     pub(crate) unanswered: usize,
+    /// Submissions are taken, but not answered while this holds.
+    pub(crate) holds_answers: bool,
     /// Refuses submissions with this.
     pub(crate) refuse: Option<Status>,
     /// What project 1 and later ones are.
@@ -95,6 +97,7 @@ impl Default for State {
         Self {
             received: Vec::new(),
             unanswered: 0,
+            holds_answers: false,
             refuse: None,
             project: project(v1::ProjectState::Succeeded),
             until_cancelled: false,
@@ -278,9 +281,12 @@ impl Projects for Service {
             // A call that the client gives up looks just like one that has ended.
             return Err(Status::invalid_argument("the submission is not complete"));
         }
+        let known = self.state().received.iter().any(|earlier| earlier.key == received.key);
+        self.state().received.push(received);
+        while self.state().holds_answers {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         let mut state = self.state();
-        let known = state.received.iter().any(|earlier| earlier.key == received.key);
-        state.received.push(received);
         if state.unanswered > 0 {
             state.unanswered -= 1;
             return Err(Status::unavailable("the coordinator is stopping"));

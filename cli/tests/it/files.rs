@@ -73,6 +73,19 @@ fn no_coordinator() {
     check("no_coordinator_submit", dir.path(), &["submit", "good.yaml"]);
 }
 
+/// As with `up --server ELSEWHERE --data data`.
+#[cfg(feature = "embedded")]
+#[test]
+fn a_coordinator_that_listens_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let lock = fs::File::create(data.join("piecework.lock")).unwrap();
+    lock.lock().unwrap();
+    fs::write(dir.path().join("good.yaml"), "image: a\nitems: [1]\ntask: {command: [echo]}\n").unwrap();
+    check("held_data", dir.path(), &["run", "good.yaml", "--data", "data"]);
+}
+
 #[test]
 fn usage() {
     let dir = tempfile::tempdir().unwrap();

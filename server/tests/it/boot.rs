@@ -62,7 +62,7 @@ impl Program {
     fn start(data: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_piecework-server"))
             .env("PIECEWORK_DATA", data)
-            .env_remove("RUST_LOG")
+            .env_remove("PIECEWORK_LOG")
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
