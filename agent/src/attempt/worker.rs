@@ -90,8 +90,8 @@ pub(super) async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Li
     }
 }
 
-/// Discards a worker; tries a bounded number of times. What is left over then is swept at the next start.
-pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) {
+/// Discards a worker; tries a bounded number of times.
+pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) -> Result<(), WorkerError> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(5))
@@ -101,11 +101,12 @@ pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) {
         match waits.next() {
             Some(wait) => sleep(wait).await,
             None => {
-                tracing::warn!(%worker, %error, "a worker can't be removed; it is tried again when the agent starts");
-                return;
+                tracing::warn!(%worker, %error, "a worker can't be removed; it is tried again and again");
+                return Err(error);
             }
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
