@@ -112,7 +112,7 @@ impl Attempts {
 
     /// Goes on with one that an earlier process of the agent started.
     pub fn adopt(&mut self, adopted: Adopted) {
-        self.begin(adopted.attempt, Origin::Adopted(Box::new(adopted.link)));
+        self.begin(adopted.attempt, Origin::Adopted(adopted.link.map(Box::new)));
     }
 
     fn begin(&mut self, attempt: AttemptKey, origin: Origin) {

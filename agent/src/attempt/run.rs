@@ -21,8 +21,8 @@ const LINK_LOSSES_MAX: u32 = 3;
 pub(super) enum Origin {
     /// It is to be started.
     Start(Assignment),
-    /// An earlier process of the agent started it.
-    Adopted(Box<Link>),
+    /// An earlier process of the agent started it. None if its worker is still to be reached.
+    Adopted(Option<Box<Link>>),
 }
 
 /// An attempt that runs.
@@ -80,7 +80,8 @@ impl Run {
                 let (link, command) = self.begin(assignment).await?;
                 (link, Some(command))
             }
-            Origin::Adopted(link) => (*link, None),
+            Origin::Adopted(Some(link)) => (*link, None),
+            Origin::Adopted(None) => (self.find().await?, None),
         };
         self.streams.begin();
         let mut losses = 0;
@@ -103,6 +104,19 @@ impl Run {
                 Ok(link) => link,
                 Err(error) => return Err(self.why_gone(&error).await),
             };
+        }
+    }
+
+    /// Reaches the worker of an adopted attempt.
+    async fn find(&self) -> Result<Link, Outcome> {
+        let reached = tokio::select! {
+            biased;
+            () = self.kill.cancelled() => return Err(Outcome::Cancelled),
+            reached = worker::reach_patiently(&*self.env.runtime, &self.worker) => reached,
+        };
+        match reached {
+            Ok(link) => Ok(link),
+            Err(error) => Err(self.why_gone(&error).await),
         }
     }
 
