@@ -64,14 +64,18 @@ pub struct Env {
 }
 
 impl Env {
-    fn sink(&self, attempt: AttemptKey, stream: OutputStream) -> Sink {
-        Sink::new(self.spool.clone(), attempt, stream)
+    fn sink(&self, attempt: AttemptKey, stream: OutputStream, kill: &CancellationToken) -> Sink {
+        Sink::new(self.spool.clone(), attempt, stream, kill.clone())
     }
 
-    async fn resumed_sinks(&self, attempt: AttemptKey) -> Result<(Sink, Sink), OutboxError> {
+    async fn resumed_sinks(
+        &self,
+        attempt: AttemptKey,
+        kill: &CancellationToken,
+    ) -> Result<(Sink, Sink), OutboxError> {
         Ok((
-            Sink::resume(self.spool.clone(), attempt, OutputStream::Stdout).await?,
-            Sink::resume(self.spool.clone(), attempt, OutputStream::Stderr).await?,
+            Sink::resume(self.spool.clone(), attempt, OutputStream::Stdout, kill.clone()).await?,
+            Sink::resume(self.spool.clone(), attempt, OutputStream::Stderr, kill.clone()).await?,
         ))
     }
 

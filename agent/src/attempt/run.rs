@@ -43,10 +43,11 @@ impl Run {
         kill: CancellationToken,
     ) -> (Report, Option<InitSender>) {
         let sinks = match &origin {
-            Origin::Start(_) => {
-                Ok((env.sink(attempt, OutputStream::Stdout), env.sink(attempt, OutputStream::Stderr)))
-            }
-            Origin::Adopted(_) => env.resumed_sinks(attempt).await,
+            Origin::Start(_) => Ok((
+                env.sink(attempt, OutputStream::Stdout, &kill),
+                env.sink(attempt, OutputStream::Stderr, &kill),
+            )),
+            Origin::Adopted(_) => env.resumed_sinks(attempt, &kill).await,
         };
         let (stdout, stderr) = match sinks {
             Ok(sinks) => sinks,
@@ -63,13 +64,15 @@ impl Run {
             Err(outcome) => (outcome, Usage::default(), None),
         };
         let Streams { stdout, stderr, stdin_failed, .. } = run.streams;
+        let (stdout, stderr) = (stdout.finish().await, stderr.finish().await);
+        // Without all of its output, no other ending is true.
+        let outcome = if stdout.cut || stderr.cut { Outcome::Cancelled } else { outcome };
         let outcome = match (outcome, stdin_failed) {
             // That is why it was killed.
             (Outcome::Cancelled, Some(why)) => Outcome::WorkerLost(cut_message(why)),
             (outcome, _) => outcome,
         };
-        let (stdout, stderr) = (stdout.finish().await, stderr.finish().await);
-        let report = Report { attempt, outcome, usage, stdout, stderr };
+        let report = Report { attempt, outcome, usage, stdout: stdout.output, stderr: stderr.output };
         (report, sender)
     }
 

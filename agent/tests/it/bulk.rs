@@ -99,6 +99,20 @@ async fn what_a_running_attempt_prints_can_be_followed() {
 }
 
 #[tokio::test]
+async fn an_attempt_whose_output_finds_no_place_can_be_cancelled() {
+    let mut bench = Bench::new();
+    let (_agent, mut session) = bench.in_session().await;
+    // A directory is where the spool file is to be: as good as a full disk.
+    let path = bench.data().join("outbox/spool").join(format!("{}.out", key(1)));
+    std::fs::create_dir(path).expect("made");
+    session.assign(specs(), &[(key(1), &["scripted", &format!("bytes={LONG}"), "hang"])]).await;
+    bench.workers_left(1).await;
+    session.cancel(key(1)).await;
+    assert_eq!(session.report().await.outcome, Outcome::Cancelled);
+    bench.no_workers_left().await;
+}
+
+#[tokio::test]
 async fn stdin_comes_from_the_coordinator_over_breaks() {
     let mut bench = Bench::new();
     let input = alphabet(2_000_000);
