@@ -2,7 +2,7 @@
 
 use super::{
     WorkerNames,
-    worker::{self, Link},
+    worker::{self, Link, Unreachable},
 };
 use crate::{
     domain::AttemptKey,
@@ -10,20 +10,26 @@ use crate::{
     runtime::{Runtime, WorkerError, WorkerId},
 };
 use futures_util::{StreamExt, stream};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::timeout;
 
 /// How many workers are looked at at a time, in workers.
 const LOOKS_MAX: usize = 16;
+
+/// How long a look at one may take, in seconds. Whatever takes longer is adopted without a look.
+const LOOK_SECS_MAX: u64 = 20;
 
 /// An attempt of an earlier process that is running, or has ended and was not released.
 pub struct Adopted {
     /// Which.
     pub attempt: AttemptKey,
-    pub(super) link: Link,
+    /// None if it could not be found out what its worker does, because the engine or its init was too slow. The attempt
+    /// tries further.
+    pub(super) link: Option<Link>,
 }
 
-/// Looks at all workers of this agent, and adopts those that hold an attempt which is not in the outbox. All others are to
-/// be swept.
+/// Looks at all workers of this agent, and adopts those that hold, or may hold, an attempt which is not in the outbox. All
+/// others are to be swept.
 ///
 /// # Errors
 /// If the workers can't be listed.
@@ -44,13 +50,17 @@ async fn look(
     worker: WorkerId,
 ) -> Option<Adopted> {
     match names.attempt(&worker) {
-        Some(attempt) if !in_outbox.contains(&attempt) => match worker::reach(runtime, &worker).await {
+        Some(attempt) if !in_outbox.contains(&attempt) => match reach(runtime, &worker).await {
             Ok(link) if holds(&link.state, attempt) => {
                 tracing::info!(%attempt, "adopted");
-                return Some(Adopted { attempt, link });
+                return Some(Adopted { attempt, link: Some(link) });
             }
             Ok(link) => {
                 tracing::info!(%worker, state = ?link.state, "a worker without its attempt is swept")
+            }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%attempt, %error, "adopted, although its worker can't be reached yet");
+                return Some(Adopted { attempt, link: None });
             }
             Err(error) => tracing::warn!(%worker, %error, "a worker that can't be reached is swept"),
         },
@@ -58,6 +68,11 @@ async fn look(
         None => tracing::info!(%worker, "a worker of no attempt is swept"),
     }
     None
+}
+
+async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Link, Unreachable> {
+    let reached = timeout(Duration::from_secs(LOOK_SECS_MAX), worker::reach(runtime, worker));
+    reached.await.unwrap_or(Err(Unreachable::Silent))
 }
 
 fn holds(state: &InitState, expected: AttemptKey) -> bool {

@@ -10,6 +10,7 @@
 //! acknowledged to init is in a spool file, so that it outlives this process.
 
 mod adopt;
+mod left_over;
 pub mod output;
 mod pump;
 mod run;
@@ -26,6 +27,7 @@ use crate::{
     supervisor::Input,
 };
 use futures_util::FutureExt as _;
+use left_over::LeftOver;
 use output::{Growing, Sink};
 use run::{Origin, Run};
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -62,14 +64,18 @@ pub struct Env {
 }
 
 impl Env {
-    fn sink(&self, attempt: AttemptKey, stream: OutputStream) -> Sink {
-        Sink::new(self.spool.clone(), attempt, stream)
+    fn sink(&self, attempt: AttemptKey, stream: OutputStream, kill: &CancellationToken) -> Sink {
+        Sink::new(self.spool.clone(), attempt, stream, kill.clone())
     }
 
-    async fn resumed_sinks(&self, attempt: AttemptKey) -> Result<(Sink, Sink), OutboxError> {
+    async fn resumed_sinks(
+        &self,
+        attempt: AttemptKey,
+        kill: &CancellationToken,
+    ) -> Result<(Sink, Sink), OutboxError> {
         Ok((
-            Sink::resume(self.spool.clone(), attempt, OutputStream::Stdout).await?,
-            Sink::resume(self.spool.clone(), attempt, OutputStream::Stderr).await?,
+            Sink::resume(self.spool.clone(), attempt, OutputStream::Stdout, kill.clone()).await?,
+            Sink::resume(self.spool.clone(), attempt, OutputStream::Stderr, kill.clone()).await?,
         ))
     }
 
@@ -92,13 +98,15 @@ pub struct Attempts {
     env: Arc<Env>,
     controls: BTreeMap<AttemptKey, Control>,
     tasks: JoinSet<()>,
+    left_over: LeftOver,
 }
 
 impl Attempts {
-    /// None.
+    /// None. Within a Tokio runtime.
     #[must_use]
     pub fn new(env: Arc<Env>) -> Self {
-        Self { env, controls: BTreeMap::new(), tasks: JoinSet::new() }
+        let left_over = LeftOver::new(env.runtime.clone());
+        Self { env, left_over, controls: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
     /// Starts one. One that runs already is not started again.
@@ -108,7 +116,7 @@ impl Attempts {
 
     /// Goes on with one that an earlier process of the agent started.
     pub fn adopt(&mut self, adopted: Adopted) {
-        self.begin(adopted.attempt, Origin::Adopted(Box::new(adopted.link)));
+        self.begin(adopted.attempt, Origin::Adopted(adopted.link.map(Box::new)));
     }
 
     fn begin(&mut self, attempt: AttemptKey, origin: Origin) {
@@ -120,7 +128,7 @@ impl Attempts {
         let control = Control { kill: CancellationToken::new(), release: CancellationToken::new() };
         let (kill, release) = (control.kill.clone(), control.release.clone());
         self.controls.insert(attempt, control);
-        self.tasks.spawn(live(self.env.clone(), attempt, origin, kill, release));
+        self.tasks.spawn(live(self.env.clone(), attempt, origin, kill, release, self.left_over.clone()));
     }
 
     /// Kills one. It ends all the same.
@@ -162,6 +170,7 @@ async fn live(
     origin: Origin,
     kill: CancellationToken,
     release: CancellationToken,
+    left_over: LeftOver,
 ) {
     let adopted = matches!(origin, Origin::Adopted(_));
     tracing::debug!(%attempt, adopted, "attempt begins");
@@ -180,5 +189,8 @@ async fn live(
         // Init is about to go with its worker: whether it hears this changes nothing.
         let _ = tokio::time::timeout(Duration::from_secs(RELEASE_SECS), sender.release()).await;
     }
-    worker::discard(&*env.runtime, &env.names.worker(attempt)).await;
+    let worker = env.names.worker(attempt);
+    if worker::discard(&*env.runtime, &worker).await.is_err() {
+        left_over.add(worker);
+    }
 }

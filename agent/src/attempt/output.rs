@@ -1,5 +1,5 @@
 //! What an attempt prints on one stream: in memory while it is short, in a spool file once it is long, or once somebody
-//! could want to follow it.
+//! could want to follow it. While the disk is full it waits; once its attempt is killed, it is cut instead.
 
 use crate::{
     blocking::blocking,
@@ -9,8 +9,14 @@ use crate::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::{Buf, Bytes, BytesMut};
 use piecework_proto::INLINE_OUTPUT_BYTES_MAX;
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How much may be in the spool and not acknowledged to init, in bytes. Init keeps 1 MiB before it makes the task wait.
 const ACK_EVERY_BYTES: u64 = 128 * 1024;
@@ -45,7 +51,25 @@ pub struct OutputGap {
 #[derive(Debug)]
 enum Place {
     Memory(BytesMut),
-    Spool { file: Option<SpoolFile>, length: u64, grown: watch::Sender<u64> },
+    Spool {
+        file: Option<SpoolFile>,
+        length: u64,
+        grown: watch::Sender<u64>,
+    },
+    /// It could not be written, and its attempt was killed: this is its beginning, and so much has come.
+    Cut {
+        kept: Bytes,
+        came: u64,
+    },
+}
+
+/// An output, when its attempt has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// What there is of it.
+    pub output: Output,
+    /// That is not all: the rest could not be kept, and the attempt was killed.
+    pub cut: bool,
 }
 
 /// One output stream of one attempt.
@@ -60,14 +84,16 @@ pub struct Sink {
     /// Its follower was made.
     announced: bool,
     acked: u64,
+    /// Its attempt is killed: what can't be written is not waited for.
+    kill: CancellationToken,
 }
 
 impl Sink {
     /// An empty one.
     #[must_use]
-    pub fn new(spool: Spool, attempt: AttemptKey, stream: OutputStream) -> Self {
+    pub fn new(spool: Spool, attempt: AttemptKey, stream: OutputStream, kill: CancellationToken) -> Self {
         let place = Place::Memory(BytesMut::new());
-        Self { spool, attempt, stream, place, followed: false, announced: false, acked: 0 }
+        Self { spool, attempt, stream, place, followed: false, announced: false, acked: 0, kill }
     }
 
     /// One that goes on where an earlier process of the agent left it.
@@ -78,8 +104,9 @@ impl Sink {
         spool: Spool,
         attempt: AttemptKey,
         stream: OutputStream,
+        kill: CancellationToken,
     ) -> Result<Self, OutboxError> {
-        let mut sink = Self::new(spool.clone(), attempt, stream);
+        let mut sink = Self::new(spool.clone(), attempt, stream, kill);
         if let Some(file) = blocking(move || spool.resume(attempt, stream)).await? {
             let length = file.length();
             sink.place = Place::Spool { file: Some(file), length, grown: watch::Sender::new(length) };
@@ -94,10 +121,12 @@ impl Sink {
         match &self.place {
             Place::Memory(bytes) => bytes.len() as u64,
             Place::Spool { length, .. } => *length,
+            Place::Cut { came, .. } => *came,
         }
     }
 
-    /// Takes bytes that start at `offset`; those that came before are skipped. While the disk is full, waits.
+    /// Takes bytes that start at `offset`; those that came before are skipped. While the disk is full, waits, unless the
+    /// attempt is killed.
     ///
     /// # Errors
     /// If bytes are missing.
@@ -144,48 +173,55 @@ impl Sink {
         })
     }
 
-    /// What to acknowledge to init, if it is time. Only what is in the spool outlives this process.
+    /// What to acknowledge to init, if it is time. Only what is in the spool outlives this process, and what is cut is not
+    /// wanted.
     pub fn ack(&mut self) -> Option<u64> {
-        match self.place {
-            Place::Spool { length, .. } if length - self.acked >= ACK_EVERY_BYTES => {
-                self.acked = length;
-                Some(length)
-            }
-            _ => None,
+        let length = self.length();
+        if matches!(self.place, Place::Memory(_)) || length - self.acked < ACK_EVERY_BYTES {
+            return None;
         }
+        self.acked = length;
+        Some(length)
     }
 
-    /// The whole output, durable if it is long. While the disk is full, waits.
-    pub async fn finish(self) -> Output {
-        match self.place {
-            Place::Memory(bytes) => Output::Inline(bytes.freeze()),
-            Place::Spool { length, .. } if length <= INLINE_OUTPUT_BYTES_MAX as u64 => {
+    /// The whole output, durable if it is long. While the disk is full, waits, unless the attempt is killed.
+    pub async fn finish(mut self) -> Finished {
+        let whole = match &mut self.place {
+            Place::Memory(bytes) => Some(Output::Inline(bytes.split().freeze())),
+            Place::Cut { .. } => None,
+            Place::Spool { length, .. } if *length <= INLINE_OUTPUT_BYTES_MAX as u64 => {
                 // It was only there to be followed. The file goes once the report is in the outbox.
                 let path = self.spool.path(self.attempt, self.stream);
-                let bytes = insist("reading back a short output", || {
+                let bytes = insist("reading back a short output", &self.kill, || {
                     let path = path.clone();
                     blocking(move || fs::read(&path).map_err(|source| OutboxError::File { path, source }))
-                })
-                .await;
-                Output::Inline(bytes.into())
+                });
+                bytes.await.map(|bytes| Output::Inline(bytes.into()))
             }
             Place::Spool { file, .. } => {
-                let mut file = file;
-                let (length, sha256) = insist("synchronising output", || {
+                let finished = insist("synchronising output", &self.kill, || {
                     let taken = file.take();
                     let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
                     blocking(move || reopen(taken, &spool, attempt, stream)?.finish())
-                })
-                .await;
-                Output::Spooled { length, sha256 }
+                });
+                finished.await.map(|(length, sha256)| Output::Spooled { length, sha256 })
             }
+        };
+        if let Some(output) = whole {
+            return Finished { output, cut: false };
         }
+        self.cut().await;
+        let kept = match self.place {
+            Place::Cut { kept, .. } => kept,
+            _ => Bytes::new(),
+        };
+        Finished { output: Output::Inline(kept), cut: true }
     }
 
     async fn move_to_spool(&mut self) {
         let Place::Memory(held) = &mut self.place else { return };
         let held = held.split().freeze();
-        let file = insist("spooling output", || {
+        let file = insist("spooling output", &self.kill, || {
             let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
             let held = held.clone();
             blocking(move || {
@@ -195,15 +231,27 @@ impl Sink {
             })
         })
         .await;
-        let length = file.length();
+        let length = held.len() as u64;
+        let Some(file) = file else {
+            self.remove_file().await;
+            self.place = Place::Cut { kept: held, came: length };
+            return;
+        };
         self.place = Place::Spool { file: Some(file), length, grown: watch::Sender::new(length) };
     }
 
     async fn write(&mut self, bytes: Bytes) {
-        let Place::Spool { file, length, grown } = &mut self.place else { return };
+        let (file, length, grown) = match &mut self.place {
+            Place::Memory(_) => return,
+            Place::Cut { came, .. } => {
+                *came += bytes.len() as u64;
+                return;
+            }
+            Place::Spool { file, length, grown } => (file, length, grown),
+        };
         let (spool, attempt, stream) = (&self.spool, self.attempt, self.stream);
         let expected = *length;
-        let written = insist("spooling output", || {
+        let written = insist("spooling output", &self.kill, || {
             let (taken, bytes, spool) = (file.take(), bytes.clone(), spool.clone());
             blocking(move || {
                 let mut file = reopen(taken, &spool, attempt, stream)?;
@@ -214,9 +262,38 @@ impl Sink {
             })
         })
         .await;
-        *length = written.length();
-        *file = Some(written);
-        grown.send_replace(*length);
+        if let Some(written) = written {
+            *length = written.length();
+            *file = Some(written);
+            grown.send_replace(*length);
+            return;
+        }
+        self.cut().await;
+        if let Place::Cut { came, .. } = &mut self.place {
+            *came += bytes.len() as u64;
+        }
+    }
+
+    /// Keeps only the beginning of what is in the spool, and frees the space of the rest.
+    async fn cut(&mut self) {
+        let Place::Spool { length, .. } = self.place else { return };
+        let (path, count) =
+            (self.spool.path(self.attempt, self.stream), length.min(INLINE_OUTPUT_BYTES_MAX as u64));
+        let kept = blocking(move || {
+            let mut kept = Vec::new();
+            // As much as can be read.
+            let _ = File::open(path).and_then(|file| file.take(count).read_to_end(&mut kept));
+            kept
+        });
+        let kept = kept.await.into();
+        self.place = Place::Cut { kept, came: length };
+        self.remove_file().await;
+    }
+
+    async fn remove_file(&self) {
+        tracing::warn!(attempt = %self.attempt, "what it printed can't be kept, and it is killed: output is cut");
+        let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
+        blocking(move || spool.remove(attempt, stream)).await;
     }
 }
 
@@ -236,20 +313,33 @@ fn reopen(
     }
 }
 
-/// Tries until it succeeds. Init keeps what is not acknowledged and makes the task wait, so nothing is lost meanwhile.
-async fn insist<T, F: Future<Output = Result<T, OutboxError>>>(what: &str, mut work: impl FnMut() -> F) -> T {
+/// Tries until it succeeds. Init keeps what is not acknowledged and makes the task wait, so nothing is lost meanwhile. None
+/// if the attempt is killed and one more try failed: that must not wait for a disk.
+async fn insist<T, F: Future<Output = Result<T, OutboxError>>>(
+    what: &str,
+    kill: &CancellationToken,
+    mut work: impl FnMut() -> F,
+) -> Option<T> {
     let mut backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(WRITE_BACKOFF_MIN_MILLIS))
         .with_max_delay(Duration::from_millis(WRITE_BACKOFF_MAX_MILLIS))
         .without_max_times()
         .build();
     loop {
+        let killed = kill.is_cancelled();
         match work().await {
-            Ok(done) => return done,
+            Ok(done) => return Some(done),
+            Err(error) if killed => {
+                tracing::error!(%error, "{what} failed");
+                return None;
+            }
             Err(error) => {
                 tracing::error!(%error, "{what} failed; it is tried again");
                 let wait = backoff.next().unwrap_or(Duration::from_millis(WRITE_BACKOFF_MAX_MILLIS));
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    () = kill.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
             }
         }
     }
@@ -270,7 +360,7 @@ mod tests {
     fn bench() -> (tempfile::TempDir, Spool, Sink) {
         let dir = tempfile::tempdir().expect("a directory");
         let spool = Spool::open(dir.path()).expect("opens");
-        let sink = Sink::new(spool.clone(), key(), STREAM);
+        let sink = Sink::new(spool.clone(), key(), STREAM, CancellationToken::new());
         (dir, spool, sink)
     }
 
@@ -285,7 +375,7 @@ mod tests {
         assert_eq!(sink.ack(), None);
         assert!(sink.newly_followed().is_none());
         assert!(!spool.path(key(), STREAM).exists());
-        assert_eq!(sink.finish().await, Output::Inline(bytes(b'a', INLINE_OUTPUT_BYTES_MAX)));
+        assert_eq!(sink.finish().await.output, Output::Inline(bytes(b'a', INLINE_OUTPUT_BYTES_MAX)));
     }
 
     #[tokio::test]
@@ -302,7 +392,7 @@ mod tests {
         assert!(sink.newly_followed().is_none(), "once");
         let all = fs::read(spool.path(key(), STREAM)).expect("reads");
         let expected = Output::Spooled { length: 232_769, sha256: Sha256::digest(&all).into() };
-        assert_eq!(sink.finish().await, expected);
+        assert_eq!(sink.finish().await.output, expected);
     }
 
     #[tokio::test]
@@ -314,7 +404,7 @@ mod tests {
         let gap = sink.append(10, Bytes::from_static(b"!")).await.expect_err("a gap");
         assert_eq!(gap, OutputGap { expected: 9, got: 10 });
         sink.append(9, Bytes::from_static(b"ld")).await.expect("no gap");
-        assert_eq!(sink.finish().await, Output::Inline(Bytes::from_static(b"hello world")));
+        assert_eq!(sink.finish().await.output, Output::Inline(Bytes::from_static(b"hello world")));
     }
 
     #[tokio::test]
@@ -327,7 +417,7 @@ mod tests {
         sink.append(4, Bytes::from_static(b"two")).await.expect("no gap");
         assert_eq!(*growing.length.borrow_and_update(), 7);
         assert_eq!(fs::read(spool.path(key(), STREAM)).expect("reads"), b"one two");
-        assert_eq!(sink.finish().await, Output::Inline(Bytes::from_static(b"one two")));
+        assert_eq!(sink.finish().await.output, Output::Inline(Bytes::from_static(b"one two")));
         assert!(growing.length.changed().await.is_err(), "the end is told");
         assert!(spool.path(key(), STREAM).exists(), "until the report is in the outbox");
     }
@@ -337,14 +427,17 @@ mod tests {
         let (_dir, spool, mut sink) = bench();
         sink.append(0, bytes(b'a', 40_000)).await.expect("no gap");
         drop(sink);
-        let mut sink = Sink::resume(spool.clone(), key(), STREAM).await.expect("reads");
+        let mut sink =
+            Sink::resume(spool.clone(), key(), STREAM, CancellationToken::new()).await.expect("reads");
         assert_eq!(sink.length(), 40_000);
         sink.append(40_000, bytes(b'b', 10)).await.expect("no gap");
         let all = [bytes(b'a', 40_000), bytes(b'b', 10)].concat();
         let expected = Output::Spooled { length: 40_010, sha256: Sha256::digest(all).into() };
-        assert_eq!(sink.finish().await, expected);
-        let other = Sink::resume(spool, AttemptKey { index: 2, ..key() }, STREAM).await.expect("reads");
-        assert_eq!(other.finish().await, Output::Inline(Bytes::new()));
+        assert_eq!(sink.finish().await.output, expected);
+        let other = Sink::resume(spool, AttemptKey { index: 2, ..key() }, STREAM, CancellationToken::new())
+            .await
+            .expect("reads");
+        assert_eq!(other.finish().await.output, Output::Inline(Bytes::new()));
     }
 
     #[tokio::test]
@@ -355,11 +448,41 @@ mod tests {
         fs::create_dir(&path).expect("made");
         let appends = tokio::spawn(async move {
             blocked.append(0, bytes(b'b', 40_000)).await.expect("no gap");
-            blocked.finish().await
+            blocked.finish().await.output
         });
         fs::remove_dir(&path).expect("removed");
         let output = appends.await.expect("no panic");
         let expected = Output::Spooled { length: 40_000, sha256: Sha256::digest(bytes(b'b', 40_000)).into() };
         assert_eq!(output, expected);
+    }
+
+    #[tokio::test]
+    async fn a_killed_attempt_does_not_wait_for_the_disk() {
+        let (_dir, spool, mut sink) = bench();
+        let kill = CancellationToken::new();
+        sink.kill = kill.clone();
+        fs::create_dir(spool.path(key(), STREAM)).expect("made");
+        let appends = tokio::spawn(async move {
+            sink.append(0, bytes(b'a', 10_000)).await.expect("no gap");
+            sink.append(10_000, bytes(b'b', 200_000)).await.expect("no gap");
+            sink.append(210_000, bytes(b'c', 10)).await.expect("no gap");
+            (sink.length(), sink.ack(), sink.finish().await)
+        });
+        kill.cancel();
+        let (length, ack, finished) = appends.await.expect("no panic");
+        assert_eq!((length, ack), (210_010, Some(210_010)), "init must not wait");
+        assert_eq!(finished, Finished { output: Output::Inline(bytes(b'a', 10_000)), cut: true });
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_frees_its_space_and_keeps_its_beginning() {
+        let (_dir, spool, mut sink) = bench();
+        sink.append(0, bytes(b'a', 100_000)).await.expect("no gap");
+        sink.cut().await;
+        assert!(!spool.path(key(), STREAM).exists());
+        sink.append(100_000, bytes(b'b', 10)).await.expect("no gap");
+        assert_eq!(sink.length(), 100_010);
+        let output = Output::Inline(bytes(b'a', INLINE_OUTPUT_BYTES_MAX));
+        assert_eq!(sink.finish().await, Finished { output, cut: true });
     }
 }

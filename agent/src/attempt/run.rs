@@ -21,8 +21,8 @@ const LINK_LOSSES_MAX: u32 = 3;
 pub(super) enum Origin {
     /// It is to be started.
     Start(Assignment),
-    /// An earlier process of the agent started it.
-    Adopted(Box<Link>),
+    /// An earlier process of the agent started it. None if its worker is still to be reached.
+    Adopted(Option<Box<Link>>),
 }
 
 /// An attempt that runs.
@@ -43,10 +43,11 @@ impl Run {
         kill: CancellationToken,
     ) -> (Report, Option<InitSender>) {
         let sinks = match &origin {
-            Origin::Start(_) => {
-                Ok((env.sink(attempt, OutputStream::Stdout), env.sink(attempt, OutputStream::Stderr)))
-            }
-            Origin::Adopted(_) => env.resumed_sinks(attempt).await,
+            Origin::Start(_) => Ok((
+                env.sink(attempt, OutputStream::Stdout, &kill),
+                env.sink(attempt, OutputStream::Stderr, &kill),
+            )),
+            Origin::Adopted(_) => env.resumed_sinks(attempt, &kill).await,
         };
         let (stdout, stderr) = match sinks {
             Ok(sinks) => sinks,
@@ -63,13 +64,15 @@ impl Run {
             Err(outcome) => (outcome, Usage::default(), None),
         };
         let Streams { stdout, stderr, stdin_failed, .. } = run.streams;
+        let (stdout, stderr) = (stdout.finish().await, stderr.finish().await);
+        // Without all of its output, no other ending is true.
+        let outcome = if stdout.cut || stderr.cut { Outcome::Cancelled } else { outcome };
         let outcome = match (outcome, stdin_failed) {
             // That is why it was killed.
             (Outcome::Cancelled, Some(why)) => Outcome::WorkerLost(cut_message(why)),
             (outcome, _) => outcome,
         };
-        let (stdout, stderr) = (stdout.finish().await, stderr.finish().await);
-        let report = Report { attempt, outcome, usage, stdout, stderr };
+        let report = Report { attempt, outcome, usage, stdout: stdout.output, stderr: stderr.output };
         (report, sender)
     }
 
@@ -80,7 +83,8 @@ impl Run {
                 let (link, command) = self.begin(assignment).await?;
                 (link, Some(command))
             }
-            Origin::Adopted(link) => (*link, None),
+            Origin::Adopted(Some(link)) => (*link, None),
+            Origin::Adopted(None) => (self.find().await?, None),
         };
         self.streams.begin();
         let mut losses = 0;
@@ -103,6 +107,19 @@ impl Run {
                 Ok(link) => link,
                 Err(error) => return Err(self.why_gone(&error).await),
             };
+        }
+    }
+
+    /// Reaches the worker of an adopted attempt.
+    async fn find(&self) -> Result<Link, Outcome> {
+        let reached = tokio::select! {
+            biased;
+            () = self.kill.cancelled() => return Err(Outcome::Cancelled),
+            reached = worker::reach_patiently(&*self.env.runtime, &self.worker) => reached,
+        };
+        match reached {
+            Ok(link) => Ok(link),
+            Err(error) => Err(self.why_gone(&error).await),
         }
     }
 

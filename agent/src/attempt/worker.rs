@@ -7,13 +7,16 @@ use crate::{
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long an init may take to say what it is doing, in seconds.
 const INIT_ANSWER_SECS: u64 = 10;
 
 /// How often a worker is tried to be reached, in tries.
 const REACH_TRIES: usize = 5;
+
+/// How long an adopted worker that can't be reached is waited for, in seconds.
+const PATIENCE_SECS: u64 = 60;
 
 /// How often a worker is tried to be discarded, in tries.
 const DISCARD_TRIES: usize = 6;
@@ -62,6 +65,16 @@ pub(super) enum Unreachable {
     Silent,
 }
 
+impl Unreachable {
+    /// Whether it says nothing of the worker: the engine is away or slow, or init is.
+    pub(super) const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Worker(WorkerError::Engine(_)) | Self::Silent | Self::Link(LinkError::Silent { .. })
+        )
+    }
+}
+
 /// Opens a link over a fresh connection.
 pub(super) async fn open(connection: Box<dyn Connection>) -> Result<Link, Unreachable> {
     let answer = timeout(Duration::from_secs(INIT_ANSWER_SECS), init_link::open(connection));
@@ -90,8 +103,22 @@ pub(super) async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Li
     }
 }
 
-/// Discards a worker; tries a bounded number of times. What is left over then is swept at the next start.
-pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) {
+/// Opens a link to a worker of which nothing is known; waits out an engine that is away or slow, but not for ever.
+pub(super) async fn reach_patiently(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Link, Unreachable> {
+    let give_up = Instant::now() + Duration::from_secs(PATIENCE_SECS);
+    loop {
+        match timeout_at(give_up, reach(runtime, worker)).await {
+            Ok(Err(error)) if error.may_pass() && Instant::now() < give_up => {
+                tracing::debug!(%worker, %error, "a worker can't be reached yet");
+            }
+            Ok(result) => return result,
+            Err(_) => return Err(Unreachable::Silent),
+        }
+    }
+}
+
+/// Discards a worker; tries a bounded number of times.
+pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) -> Result<(), WorkerError> {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(5))
@@ -101,11 +128,12 @@ pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) {
         match waits.next() {
             Some(wait) => sleep(wait).await,
             None => {
-                tracing::warn!(%worker, %error, "a worker can't be removed; it is tried again when the agent starts");
-                return;
+                tracing::warn!(%worker, %error, "a worker can't be removed; it is tried again and again");
+                return Err(error);
             }
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

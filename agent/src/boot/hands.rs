@@ -2,7 +2,7 @@
 
 use crate::{
     attempt::Attempts,
-    domain::{Assignment, AttemptKey},
+    domain::{Assignment, AttemptKey, OutputStream},
     session::{Lines, Uploads},
     supervisor::{ConnectionId, ToCoordinator, driver::Hands},
 };
@@ -31,8 +31,8 @@ impl Hands for AgentHands {
         self.attempts.start(assignment);
     }
 
-    fn upload(&mut self, attempt: AttemptKey) {
-        self.uploads.begin(attempt);
+    fn upload(&mut self, attempt: AttemptKey, outputs: Vec<(OutputStream, u64)>) {
+        self.uploads.begin(attempt, outputs);
     }
 
     fn send(&mut self, connection: ConnectionId, seq: u64, message: ToCoordinator) {

@@ -147,7 +147,7 @@ impl Outbox {
         &self.spool
     }
 
-    /// Adds and removes endings in one transaction, durable when it returns. Then removes the spool files that no ending
+    /// Adds or replaces, and removes endings in one transaction, durable when it returns. Then removes the spool files that no ending
     /// needs any longer. Safe to repeat.
     ///
     /// # Errors
@@ -160,7 +160,8 @@ impl Outbox {
         let transaction = database.transaction()?;
         {
             let mut insert = transaction.prepare_cached(
-                "INSERT INTO report (attempt, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                "INSERT INTO report (attempt, body) VALUES (?1, ?2)
+                 ON CONFLICT (attempt) DO UPDATE SET body = excluded.body",
             )?;
             for report in persist {
                 let body = report_to_proto(report).encode_to_vec();

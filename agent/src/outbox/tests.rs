@@ -180,3 +180,16 @@ fn what_is_no_outbox_is_refused() {
     fs::write(dir.path().join(DATABASE), vec![b'#'; 5000]).expect("writes");
     assert!(matches!(Outbox::open(dir.path()), Err(OutboxError::Sqlite(_))));
 }
+
+#[test]
+fn an_ending_can_be_replaced_and_its_spool_file_goes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (outbox, _) = open(dir.path());
+    let long = spooled(&outbox, 1, &[b'x'; 100_000]);
+    outbox.commit(std::slice::from_ref(&long), &[]).expect("commits");
+    let lost = Report { outcome: Outcome::WorkerLost("gone".into()), ..report(1, b"") };
+    outbox.commit(std::slice::from_ref(&lost), &[]).expect("commits");
+    assert!(!outbox.spool().path(key(1), OutputStream::Stdout).exists());
+    drop(outbox);
+    assert_eq!(open(dir.path()).1, [lost]);
+}

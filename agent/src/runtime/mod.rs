@@ -23,7 +23,11 @@ pub mod scripted;
 
 use crate::domain::{ImageSpec, RunSpec};
 use async_trait::async_trait;
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A byte stream to an init.
@@ -104,6 +108,12 @@ pub enum RuntimeKind {
     Process,
     /// Scripted endings, for tests.
     Scripted,
+}
+
+/// Whether a runtime left workers, or what remains of them, in a data directory.
+#[must_use]
+pub fn left_workers(data: &Path, kind: RuntimeKind) -> bool {
+    place::has_any(data, kind)
 }
 
 /// The seam. The contract is in the module's documentation.

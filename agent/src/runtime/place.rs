@@ -1,6 +1,6 @@
 //! The directory of each worker on the host, and the way to the socket in it.
 
-use super::WorkerId;
+use super::{RuntimeKind, WorkerId};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     future::Future,
@@ -33,7 +33,7 @@ const ASK_MILLIS: u64 = 250;
 /// Longest worker id: it becomes a file name and a container name.
 const ID_BYTES_MAX: usize = 200;
 
-/// Where the workers of one agent have their directories.
+/// Where the workers of one agent and one runtime have their directories.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     dir: PathBuf,
@@ -49,9 +49,9 @@ pub(super) enum NoConnection {
 }
 
 impl Places {
-    /// Below the data directory.
-    pub(super) fn open(data: &Path) -> io::Result<Self> {
-        let dir = data.join("workers");
+    /// Below the data directory. Each runtime has its own: it could not remove what another made.
+    pub(super) fn open(data: &Path, kind: RuntimeKind) -> io::Result<Self> {
+        let dir = dir_of(data, kind);
         private_dir(&dir)?;
         Ok(Self { dir: dir.canonicalize()? })
     }
@@ -91,6 +91,19 @@ impl Places {
         }
         Ok(ids)
     }
+}
+
+fn dir_of(data: &Path, kind: RuntimeKind) -> PathBuf {
+    data.join("workers").join(match kind {
+        RuntimeKind::Docker => "docker",
+        RuntimeKind::Process => "process",
+        RuntimeKind::Scripted => "scripted",
+    })
+}
+
+/// Whether a runtime has workers in a data directory. Makes nothing.
+pub(super) fn has_any(data: &Path, kind: RuntimeKind) -> bool {
+    fs::read_dir(dir_of(data, kind)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Makes a directory that nobody else can enter, if it is not there.
@@ -147,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_path_can_be_connected_to() {
         let data = tempfile::tempdir().unwrap();
-        let places = Places::open(&data.path().join("d".repeat(150))).unwrap();
+        let places = Places::open(&data.path().join("d".repeat(150)), RuntimeKind::Process).unwrap();
         let dir = places.make(&WorkerId("a-1-task-0-1".into())).unwrap();
         // Bound by a short path, and moved.
         let short = data.path().join("s");
@@ -161,7 +174,8 @@ mod tests {
     #[test]
     fn ids_that_are_no_file_names_have_no_place() {
         let data = tempfile::tempdir().unwrap();
-        let places = Places::open(data.path()).unwrap();
+        let places = Places::open(data.path(), RuntimeKind::Docker).unwrap();
+        let others = Places::open(data.path(), RuntimeKind::Process).unwrap();
         for bad in ["", ".", "..", "a/b", "../x", "a b", &"x".repeat(300)] {
             assert_eq!(places.of(&WorkerId(bad.into())), None, "{bad}");
         }
@@ -169,6 +183,9 @@ mod tests {
         places.make(&id).unwrap();
         places.make(&id).unwrap_err();
         assert_eq!(places.list().unwrap(), std::slice::from_ref(&id));
+        assert_eq!(others.list().unwrap(), [], "another runtime's");
+        assert!(has_any(data.path(), RuntimeKind::Docker));
+        assert!(!has_any(data.path(), RuntimeKind::Process));
         places.remove(&id).unwrap();
         places.remove(&id).unwrap();
         assert_eq!(places.list().unwrap(), []);

@@ -1,8 +1,8 @@
 //! Uploads of ended attempts' long output: begun when the core asks, and tried until the coordinator has it all or does
-//! not want it.
+//! not want it, or it is clear that they can't succeed.
 
 use super::{
-    Backoff,
+    Backoff, is_final,
     upload::{Source, Told, Upload, UploadError},
 };
 use crate::{
@@ -18,6 +18,9 @@ use tonic::transport::Channel;
 
 /// How many outputs are uploaded at a time, in outputs.
 const UPLOADS_MAX: usize = 4;
+
+/// How often a spool file that can't be read is tried, in tries.
+const FILE_TRIES_MAX: u32 = 5;
 
 /// All uploads that are under way.
 #[derive(Debug)]
@@ -36,8 +39,9 @@ impl Uploads {
         Self { client, spool, inputs, turns: Arc::new(Semaphore::new(UPLOADS_MAX)), running: BTreeMap::new() }
     }
 
-    /// Uploads the outputs of an attempt, unless that is under way. Then comes [`Input::Uploaded`].
-    pub fn begin(&mut self, attempt: AttemptKey) {
+    /// Uploads outputs of an attempt, of these lengths, unless that is under way. Then comes [`Input::Uploaded`], or
+    /// [`Input::UploadFailed`].
+    pub fn begin(&mut self, attempt: AttemptKey, outputs: Vec<(OutputStream, u64)>) {
         if self.running.get(&attempt).is_some_and(|upload| !upload.is_finished()) {
             return;
         }
@@ -45,6 +49,7 @@ impl Uploads {
             self.client.clone(),
             self.spool.clone(),
             attempt,
+            outputs,
             self.turns.clone(),
             self.inputs.clone(),
         );
@@ -61,43 +66,57 @@ async fn upload_attempt(
     mut client: AgentSessionClient<Channel>,
     spool: Spool,
     attempt: AttemptKey,
+    outputs: Vec<(OutputStream, u64)>,
     turns: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
 ) {
-    // The semaphore is never closed.
-    let Ok(_turn) = turns.acquire().await else { return };
-    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-        let path = spool.path(attempt, stream);
-        upload_output(&mut client, Source { attempt, stream, path }, &spool).await;
+    let mut done = Input::Uploaded(attempt);
+    for (stream, length) in outputs {
+        let source = Source { attempt, stream, path: spool.path(attempt, stream) };
+        if let Err(error) = upload_output(&mut client, source, length, &turns).await {
+            tracing::error!(%attempt, ?stream, %error, "an output can't be uploaded, and is lost");
+            done = Input::UploadFailed { attempt, why: error.to_string() };
+            break;
+        }
     }
     // Without a driver nobody needs to know.
-    let _ = inputs.send(Input::Uploaded(attempt)).await;
+    let _ = inputs.send(done).await;
 }
 
-async fn upload_output(client: &mut AgentSessionClient<Channel>, source: Source, spool: &Spool) {
+/// Tries until it succeeds, or can't any more. Nobody waits for its turn while it waits for its next try.
+async fn upload_output(
+    client: &mut AgentSessionClient<Channel>,
+    source: Source,
+    length: u64,
+    turns: &Semaphore,
+) -> Result<(), UploadError> {
     let (attempt, stream) = (source.attempt, source.stream);
     let mut backoff = Backoff::new();
     let mut durable = 0;
+    let mut faults = 0;
     loop {
-        let spool = spool.clone();
-        let length = crate::blocking::blocking(move || spool.length(attempt, stream)).await;
-        let result = match length {
-            // It rides in the report.
-            Ok(0) => return,
-            Ok(length) => try_upload(client, source.clone(), length, &mut durable, &mut backoff).await,
-            Err(error) => {
-                tracing::warn!(%attempt, ?stream, %error, "an output can't be uploaded yet");
-                backoff.wait().await;
-                continue;
-            }
+        let result = {
+            // The semaphore is never closed.
+            let _turn = turns.acquire().await;
+            try_upload(client, source.clone(), length, &mut durable, &mut backoff).await
         };
-        match result {
-            Ok(()) => return,
-            Err(error @ (UploadError::File(_) | UploadError::TooMuch { .. })) => {
-                tracing::warn!(%attempt, ?stream, %error, "an output can't be uploaded yet");
+        let error = match result {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match &error {
+            UploadError::Call(status) if is_final(status) => return Err(error),
+            UploadError::TooMuch { .. } => return Err(error),
+            // It may be for want of descriptors, or the like.
+            UploadError::File(_) => {
+                faults += 1;
+                if faults >= FILE_TRIES_MAX {
+                    return Err(error);
+                }
             }
-            Err(error) => tracing::debug!(%attempt, ?stream, %error, "an upload broke; it is tried again"),
+            UploadError::Call(_) | UploadError::Early => {}
         }
+        tracing::debug!(%attempt, ?stream, %error, "an upload broke; it is tried again");
         backoff.wait().await;
     }
 }

@@ -26,7 +26,7 @@ use super::{
     link::{Credits, Link},
     unrecorded::Unrecorded,
 };
-use crate::domain::{Assignment, AttemptKey, Outcome, Output, Report, Usage};
+use crate::domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, Usage};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -114,6 +114,7 @@ impl Core {
             Input::Disconnected(connection) => self.disconnected(connection, effects),
             Input::Ended(report) => self.ended(report, effects),
             Input::Uploaded(attempt) => self.unrecorded.uploaded(attempt),
+            Input::UploadFailed { attempt, why } => self.upload_failed(attempt, &why, effects),
             Input::Runtime { not_ready } => self.runtime_not_ready = not_ready,
             Input::OutboxFailed { why } => self.outbox_failed(why, effects),
             Input::OutboxWorks => self.outbox_failing.clear(),
@@ -189,7 +190,7 @@ impl Core {
     fn cancel(&mut self, attempt: AttemptKey, effects: &mut Effects) {
         let kill = self.held.kill(attempt);
         if self.kill(attempt, kill, effects) == Kill::NeverStarted {
-            self.keep(cancelled(attempt), effects);
+            self.keep(without_output(attempt, Outcome::Cancelled), effects);
         }
     }
 
@@ -255,6 +256,22 @@ impl Core {
         if self.unrecorded.waits_for_upload(attempt) && self.link.as_ref().is_some_and(Link::is_welcomed) {
             effects.upload.push(attempt);
         }
+    }
+
+    /// Without its output an ending is worth nothing: the task has to run again, or its failure be told.
+    fn upload_failed(&mut self, attempt: AttemptKey, why: &str, effects: &mut Effects) {
+        if !self.unrecorded.waits_for_upload(attempt) {
+            return;
+        }
+        self.unrecorded.remove(attempt);
+        let outcome = Outcome::WorkerLost(format!("its output can't be read: {why}"));
+        self.keep(without_output(attempt, outcome), effects);
+    }
+
+    /// Which outputs of an ended attempt are spooled, with their lengths.
+    #[must_use]
+    pub fn spooled(&self, attempt: AttemptKey) -> Vec<(OutputStream, u64)> {
+        self.unrecorded.spooled(attempt)
     }
 
     fn forget(&mut self, attempts: &[AttemptKey], effects: &mut Effects) {
@@ -358,14 +375,8 @@ impl Core {
     }
 }
 
-/// The ending of an attempt that was cancelled before it started.
-fn cancelled(attempt: AttemptKey) -> Report {
+/// The ending of an attempt that was cancelled before it started, or whose output is lost.
+fn without_output(attempt: AttemptKey, outcome: Outcome) -> Report {
     let nothing = || Output::Inline(Bytes::new());
-    Report {
-        attempt,
-        outcome: Outcome::Cancelled,
-        usage: Usage::default(),
-        stdout: nothing(),
-        stderr: nothing(),
-    }
+    Report { attempt, outcome, usage: Usage::default(), stdout: nothing(), stderr: nothing() }
 }

@@ -7,7 +7,7 @@
 use super::{ConnectionId, Core, Effects, Input, ToCoordinator};
 use crate::{
     blocking::blocking,
-    domain::{Assignment, AttemptKey, Report},
+    domain::{Assignment, AttemptKey, OutputStream, Report},
     outbox::{Outbox, OutboxError},
 };
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -54,8 +54,8 @@ pub trait Hands: Send {
     fn kill(&mut self, attempt: AttemptKey);
     /// An attempt is to be started.
     fn start(&mut self, assignment: Assignment);
-    /// Spooled output is to be uploaded. Repeated calls do the work once.
-    fn upload(&mut self, attempt: AttemptKey);
+    /// Spooled output, of these lengths, is to be uploaded. Repeated calls do the work once.
+    fn upload(&mut self, attempt: AttemptKey, outputs: Vec<(OutputStream, u64)>);
     /// The coordinator is to be told something.
     fn send(&mut self, connection: ConnectionId, seq: u64, message: ToCoordinator);
     /// A connection is to be closed.
@@ -209,7 +209,7 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             self.hands.kill(attempt);
         }
         for attempt in effects.upload {
-            self.hands.upload(attempt);
+            self.hands.upload(attempt, self.core.spooled(attempt));
         }
         for (connection, seq, message) in effects.sends {
             self.hands.send(connection, seq, message);

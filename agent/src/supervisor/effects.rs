@@ -6,7 +6,7 @@ use crate::domain::{Assignment, AttemptKey, Report};
 /// Everything that a batch of inputs calls for, in the order in which it is performed.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// First: reports to add to the outbox.
+    /// First: reports to add to the outbox. One replaces an earlier one of the same attempt.
     pub persist: Vec<Report>,
     /// In the same transaction: reports to remove from it, with their spool files.
     pub forget: Vec<AttemptKey>,
@@ -16,7 +16,8 @@ pub struct Effects {
     pub kill: Vec<AttemptKey>,
     /// Attempts to start.
     pub start: Vec<Assignment>,
-    /// Ended attempts whose spooled output is to be uploaded, until [`super::Input::Uploaded`].
+    /// Ended attempts whose spooled output is to be uploaded, until [`super::Input::Uploaded`] or
+    /// [`super::Input::UploadFailed`].
     pub upload: Vec<AttemptKey>,
     /// Messages to the coordinator, in order.
     pub sends: Vec<(ConnectionId, u64, ToCoordinator)>,

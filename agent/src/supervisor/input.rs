@@ -27,6 +27,13 @@ pub enum Input {
     Ended(Report),
     /// The spooled output of an ended attempt is durable with the coordinator, or unwanted.
     Uploaded(AttemptKey),
+    /// The spooled output of an ended attempt can never be uploaded.
+    UploadFailed {
+        /// Whose.
+        attempt: AttemptKey,
+        /// Why, for people.
+        why: String,
+    },
     /// The runtime can make workers, or can't, and why.
     Runtime {
         /// Why not; empty if it can.

@@ -1,6 +1,6 @@
 //! What the core knows of the outbox: the endings that the coordinator has not settled.
 
-use crate::domain::{AttemptKey, Output, Report};
+use crate::domain::{AttemptKey, Output, OutputStream, Report};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most reports in the outbox before no more work is asked for, in reports.
@@ -95,6 +95,17 @@ impl Unrecorded {
     /// Whether it is still to be uploaded.
     pub(super) fn waits_for_upload(&self, attempt: AttemptKey) -> bool {
         self.entries.get(&attempt).is_some_and(|entry| !entry.uploaded)
+    }
+
+    /// Which of its outputs are spooled, with their lengths.
+    pub(super) fn spooled(&self, attempt: AttemptKey) -> Vec<(OutputStream, u64)> {
+        let Some(Entry { report, .. }) = self.entries.get(&attempt) else { return Vec::new() };
+        let outputs = [(OutputStream::Stdout, &report.stdout), (OutputStream::Stderr, &report.stderr)];
+        let spooled = outputs.into_iter().filter_map(|(stream, output)| match output {
+            Output::Inline(_) => None,
+            Output::Spooled { length, .. } => Some((stream, *length)),
+        });
+        spooled.collect()
     }
 
     /// All that are still to be uploaded, in the order of ending.

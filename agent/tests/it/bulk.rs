@@ -57,6 +57,30 @@ async fn output_that_is_not_wanted_is_not_sent() {
 }
 
 #[tokio::test]
+async fn an_attempt_whose_upload_is_refused_or_whose_spool_file_is_gone_is_lost() {
+    for refused in [true, false] {
+        let mut bench = Bench::new();
+        bench.coordinator.bulk().breaks = vec![0; 1000];
+        let (_agent, mut session) = bench.in_session().await;
+        session.assign(specs(), &[(key(1), &["scripted", &format!("bytes={LONG}")])]).await;
+        let coordinator = &bench.coordinator;
+        until("the upload has begun", || async { coordinator.bulk().breaks.len() < 1000 }).await;
+        if refused {
+            coordinator.bulk().refused.push(key(1));
+        } else {
+            let path = bench.data().join("outbox/spool").join(format!("{}.out", key(1)));
+            std::fs::remove_file(path).expect("removed");
+        }
+        coordinator.bulk().breaks.clear();
+        let report = session.report().await;
+        let why = if refused { "the test refuses it" } else { "can't be read" };
+        assert!(matches!(&report.outcome, Outcome::WorkerLost(text) if text.contains(why)), "{report:?}");
+        assert_eq!(report.stdout, Output::Inline("".into()));
+        until("the spool is empty", || async { bench.spooled_files() == 0 }).await;
+    }
+}
+
+#[tokio::test]
 async fn what_a_running_attempt_prints_can_be_followed() {
     let mut bench = Bench::new();
     let (_agent, mut session) = bench.in_session().await;
@@ -72,6 +96,20 @@ async fn what_a_running_attempt_prints_can_be_followed() {
     session.cancel(key(1)).await;
     check(&session.report().await, key(1), &Outcome::Cancelled, b"early\nlate\n", b"error\n");
     assert!(bench.coordinator.bulk().complete.is_empty(), "it rides in the report after all");
+}
+
+#[tokio::test]
+async fn an_attempt_whose_output_finds_no_place_can_be_cancelled() {
+    let mut bench = Bench::new();
+    let (_agent, mut session) = bench.in_session().await;
+    // A directory is where the spool file is to be: as good as a full disk.
+    let path = bench.data().join("outbox/spool").join(format!("{}.out", key(1)));
+    std::fs::create_dir(path).expect("made");
+    session.assign(specs(), &[(key(1), &["scripted", &format!("bytes={LONG}"), "hang"])]).await;
+    bench.workers_left(1).await;
+    session.cancel(key(1)).await;
+    assert_eq!(session.report().await.outcome, Outcome::Cancelled);
+    bench.no_workers_left().await;
 }
 
 #[tokio::test]

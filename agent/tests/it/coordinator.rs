@@ -42,6 +42,8 @@ pub(crate) struct Bulk {
     /// How many calls each output has had: only the last may go on.
     takers: BTreeMap<OutputName, u32>,
     pub(crate) unwanted: Vec<AttemptKey>,
+    /// Their uploads are refused for good.
+    pub(crate) refused: Vec<AttemptKey>,
     pub(crate) stdin: BTreeMap<AttemptKey, Vec<u8>>,
     /// No stdin is to be had for now.
     pub(crate) stdin_stalls: bool,
@@ -339,6 +341,9 @@ async fn take_output(
     let (ack, taker, mut broken) = {
         let mut bulk = bulk.lock().expect("not poisoned");
         let broken = bulk.begin("UploadOutput");
+        if bulk.refused.contains(&attempt) {
+            return Err(Status::invalid_argument("the test refuses it"));
+        }
         let taker = bulk.takers.entry(name).or_default();
         *taker += 1;
         let taker = *taker;

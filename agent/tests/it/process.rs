@@ -61,6 +61,33 @@ async fn programs_outlive_their_agent_and_run_once() {
     session.settle(&[key(1)]).await;
     second.shutdown().await;
     assert_eq!(std::fs::read_to_string(starts).expect("reads"), "start\n");
-    let left = std::fs::read_dir(bench.data().join("workers")).expect("lists").count();
+    let left = std::fs::read_dir(bench.data().join("workers/process")).expect("lists").count();
     assert_eq!(left, 0, "no worker is left over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_choice_goes_on_with_the_processes_that_are_left() {
+    let mut bench = Bench::new();
+    let first = agent(&bench).await;
+    let mut session = bench.coordinator.welcomed(1).await;
+    let (starts, go) = (bench.dir.path().join("starts"), bench.dir.path().join("go"));
+    let script = format!(
+        "echo start >> {}; until [ -e {} ]; do sleep 0.05; done; echo once",
+        starts.display(),
+        go.display()
+    );
+    session.assign(specs(), &[(key(1), &["/bin/sh", "-c", &script])]).await;
+    crate::bench::until("it has started", || async { starts.exists() }).await;
+    drop((first, session));
+    // Whether an engine answers here or not.
+    let second = Agent::start(bench.config(RuntimeChoice::Auto)).await.expect("starts");
+    assert_eq!(second.runtime(), RuntimeKind::Process);
+    let mut session = bench.coordinator.session().await;
+    assert_eq!(session.live(), [key(1)]);
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    std::fs::write(go, "").expect("writes");
+    check(&session.report().await, key(1), &Outcome::Exited(0), b"once\n", b"");
+    second.shutdown().await;
+    assert_eq!(std::fs::read_to_string(starts).expect("reads"), "start\n");
 }

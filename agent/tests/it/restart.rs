@@ -39,6 +39,27 @@ async fn its_attempts_are_adopted_and_its_results_kept() {
 }
 
 #[tokio::test]
+async fn an_engine_that_does_not_answer_yet_costs_no_worker() {
+    let mut bench = Bench::new();
+    waits(&bench);
+    let (agent, mut session) = bench.in_session().await;
+    let slow: &[&str] = &["scripted", "print=before", "cat", "print=after"];
+    session.assign(specs(), &[(reassemble(), slow)]).await;
+    let coordinator = &bench.coordinator;
+    until("it runs", || async { coordinator.bulk().outputs.contains_key(&(reassemble(), 1)) }).await;
+    drop((agent, session));
+    bench.runtime.set_deaf(true);
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert_eq!(session.live(), [reassemble()]);
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    bench.runtime.set_deaf(false);
+    go_on(&bench);
+    check(&session.report().await, reassemble(), &Outcome::Exited(0), b"before\nafter\n", b"");
+}
+
+#[tokio::test]
 async fn what_ended_while_no_agent_was_there_is_reported() {
     let mut bench = Bench::new();
     let (agent, mut session) = bench.in_session().await;

@@ -110,7 +110,7 @@ impl DockerRuntime {
         let unusable = |source| ConnectError::Path { path: config.data.clone(), source };
         place::private_dir(&config.data).map_err(unusable)?;
         let data = config.data.canonicalize().map_err(unusable)?;
-        let places = Places::open(&data).map_err(unusable)?;
+        let places = Places::open(&data, RuntimeKind::Docker).map_err(unusable)?;
         let init = init_binary::install(&data).map_err(unusable)?;
         let agent_id = config.agent_id;
         Ok(Self {

@@ -76,7 +76,7 @@ impl ProcessRuntime {
         let data = data.canonicalize()?;
         let images = data.join("images");
         place::private_dir(&images)?;
-        let places = Places::open(&data)?;
+        let places = Places::open(&data, RuntimeKind::Process)?;
         let init = init_binary::install(&data)?;
         let mut probe = Command::new(&init);
         probe.arg("--probe").stderr(Stdio::null());
@@ -89,6 +89,15 @@ impl ProcessRuntime {
     #[must_use]
     pub fn isolates(&self) -> bool {
         self.inner.isolates
+    }
+
+    /// Whether there is a worker whose init runs.
+    #[must_use]
+    pub fn has_running_worker(&self) -> bool {
+        let runs = |id: &WorkerId| {
+            self.inner.places.of(id).is_some_and(|dir| piecework_init::running(&pid_file(&dir)).is_some())
+        };
+        self.inner.places.list().is_ok_and(|ids| ids.iter().any(runs))
     }
 }
 

@@ -26,7 +26,7 @@
 
 mod script;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worker;
 
 use super::{
@@ -37,7 +37,10 @@ use crate::domain::ImageSpec;
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::io::duplex;
 use worker::Worker;
@@ -50,6 +53,7 @@ const PIPE_BYTES: usize = 64 << 10;
 pub struct ScriptedRuntime {
     workers: Arc<Mutex<BTreeMap<WorkerId, Arc<Worker>>>>,
     not_ready: Arc<Mutex<Option<String>>>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl ScriptedRuntime {
@@ -62,6 +66,18 @@ impl ScriptedRuntime {
     /// Makes [`Runtime::ready`] and [`Runtime::create`] say that the engine is gone, or that it is back.
     pub fn set_not_ready(&self, why: Option<&str>) {
         *lock(&self.not_ready) = why.map(str::to_owned);
+    }
+
+    /// Makes [`Runtime::connect`] and [`Runtime::discard`] meet no engine, or one again.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::SeqCst);
+    }
+
+    fn hears(&self) -> Result<(), WorkerError> {
+        if self.deaf.load(Ordering::SeqCst) {
+            return Err(WorkerError::Engine("the scripted engine is deaf".into()));
+        }
+        Ok(())
     }
 
     fn worker(&self, id: &WorkerId) -> Option<Arc<Worker>> {
@@ -123,6 +139,7 @@ impl Runtime for ScriptedRuntime {
     }
 
     async fn connect(&self, id: &WorkerId) -> Result<Box<dyn Connection>, WorkerError> {
+        self.hears()?;
         let worker =
             self.worker(id).ok_or_else(|| WorkerError::Worker(format!("there is no worker {id}")))?;
         match worker.gone() {
@@ -140,6 +157,7 @@ impl Runtime for ScriptedRuntime {
     }
 
     async fn discard(&self, id: &WorkerId) -> Result<(), WorkerError> {
+        self.hears()?;
         if let Some(worker) = lock(&self.workers).remove(id) {
             worker.end(Gone::Worker("it was discarded".into()));
         }

@@ -19,7 +19,7 @@ impl Blobs for NoBlobs {
     }
 }
 
-fn spec(id: &str, image: &str) -> WorkerSpec {
+pub(crate) fn spec(id: &str, image: &str) -> WorkerSpec {
     let run = RunSpec {
         project_name: "test".into(),
         image: ImageSpec::Reference(image.into()),

@@ -58,7 +58,7 @@ impl Hands for FakeHands {
     fn start(&mut self, assignment: Assignment) {
         self.tell(format!("start {}", assignment.attempt));
     }
-    fn upload(&mut self, attempt: AttemptKey) {
+    fn upload(&mut self, attempt: AttemptKey, _outputs: Vec<(OutputStream, u64)>) {
         self.tell(format!("upload {attempt}"));
     }
     fn send(&mut self, connection: ConnectionId, seq: u64, message: ToCoordinator) {

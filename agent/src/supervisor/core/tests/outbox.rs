@@ -1,7 +1,10 @@
 //! Endings: kept, uploaded, reported, settled; and an outbox that can't be written.
 
 use super::bench::*;
-use crate::supervisor::{ConnectionId, FromCoordinator, Input, ToCoordinator};
+use crate::{
+    domain::{Outcome, Report},
+    supervisor::{ConnectionId, FromCoordinator, Input, ToCoordinator},
+};
 
 #[test]
 fn an_ending_stays_until_it_is_settled() {
@@ -51,6 +54,19 @@ fn spooled_output_is_uploaded_before_its_report_is_sent() {
         &[Do::Persist(key(1)), Do::Release(key(1)), Do::Upload(key(1))],
     );
     bench.step(Input::Uploaded(key(1)), &[Do::Send(1, 3, ToCoordinator::Reports(vec![spooled(1, 100_000)]))]);
+    bench.quiet(Input::Uploaded(key(1)));
+}
+
+#[test]
+fn an_ending_whose_output_is_lost_becomes_a_lost_worker() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(Input::Ended(spooled(1, 100_000)));
+    let failed = || Input::UploadFailed { attempt: key(1), why: "it is gone".into() };
+    let outcome = Outcome::WorkerLost("its output can't be read: it is gone".into());
+    let lost = Report { outcome, ..cancelled(key(1)) };
+    bench.step(failed(), &[Do::Persist(key(1)), Do::Send(1, 3, ToCoordinator::Reports(vec![lost]))]);
+    bench.quiet(failed());
     bench.quiet(Input::Uploaded(key(1)));
 }
 
