@@ -4,6 +4,9 @@ use crate::home::{Home, Runtime, text};
 
 /// Runs a bad project file, and wants this exit code and all of these words on stderr.
 fn check(runtime: Runtime, file: &str, code: i32, words: &[&str]) {
+    if runtime.is_missing() {
+        return;
+    }
     let home = Home::new(runtime);
     let path = home.write("bad.yaml", file.replace("IMAGE", runtime.image()));
     let ran = home.run(&path);

@@ -28,6 +28,23 @@ impl Runtime {
         }
     }
 
+    /// This machine can't run tests in it, and says so. With PIECEWORK_TEST_REQUIRE_DOCKER, as in CI, that is a failure.
+    pub(crate) fn is_missing(self) -> bool {
+        static WHY: OnceLock<Option<&'static str>> = OnceLock::new();
+        let docker = || Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
+        let why = *WHY.get_or_init(|| match docker() {
+            Ok(output) if output.status.success() => {
+                busybox().is_none().then_some("there is no static busybox (package busybox-static)")
+            }
+            _ => Some("no Docker engine answers"),
+        });
+        let Some(why) = why.filter(|_| self == Self::Docker) else { return false };
+        let required = std::env::var_os("PIECEWORK_TEST_REQUIRE_DOCKER").is_some();
+        assert!(!required, "a test that must run here can't: {why}");
+        eprintln!("not run: {why}");
+        true
+    }
+
     /// An image with a shell, and how a project file names it.
     pub(crate) fn image(self) -> &'static str {
         match self {
@@ -224,6 +241,10 @@ pub(crate) fn docker(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+fn busybox() -> Option<&'static Path> {
+    ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists())
+}
+
 /// An image with nothing but busybox, made here, as no registry is at hand.
 pub(crate) fn busybox_image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
@@ -233,11 +254,7 @@ pub(crate) fn busybox_image() -> &'static str {
         if known.expect("docker is needed for this test: install and start it").status.success() {
             return name;
         }
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-            .map(Path::new)
-            .into_iter()
-            .find(|path| path.exists())
-            .expect("a static busybox is needed for this test: install the package busybox-static");
+        let busybox = busybox().expect("a static busybox, as was asked before");
         let root = tempfile::tempdir().expect("a temporary directory");
         let bin = root.path().join("bin");
         fs::create_dir(&bin).expect("bin");

@@ -21,6 +21,7 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
             "store::ActiveProject",
             "store::OpenTask",
             "store::KnownAgent",
+            "store::Noted",
         ],
     ),
     ("output", &["domain", "store::disk"]),
