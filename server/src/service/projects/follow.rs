@@ -98,11 +98,12 @@ impl Follow {
         let (mut stdout, mut stderr) = (live(OutputStream::Stdout), live(OutputStream::Stderr));
         loop {
             self.changes.borrow_and_update();
+            // The outputs last: if nothing is recorded once the project or the task has moved on, then nothing will be.
+            let project = self.context.known_project(attempt.task.project).await?;
+            let row = task_row(&self.context, attempt.task).await?;
             if let Some(outputs) = self.context.store.outputs(attempt).await.map_err(status::store)? {
                 return Ok(Some(outputs));
             }
-            let row = task_row(&self.context, attempt.task).await?;
-            let project = self.context.known_project(attempt.task.project).await?;
             if row.is_none_or(|row| row.attempt != attempt.attempt) {
                 return Ok(None);
             }
