@@ -5,6 +5,12 @@ use super::{Outcome, OutcomeClass};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Most tasks that a project may have.
+pub const ITEMS_MAX: u32 = 10_000_000;
+
+/// Longest item that a split may print: longer lines are refused when its output becomes items.
+pub const SPLIT_ITEM_BYTES_MAX: usize = 64 * 1024;
+
 /// A task template, where its items come from, and policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectSpec {

@@ -14,14 +14,12 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use crate::domain::{ITEMS_MAX, SPLIT_ITEM_BYTES_MAX};
 pub use command::{CommandTemplate, command, phase_task};
 pub use items::{check_item, item, task_count};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use template::{Template, TemplateError, escape};
 pub use validate::validate;
-
-/// Most tasks that a project may have.
-pub const ITEMS_MAX: u32 = 10_000_000;
 
 /// Longest name of a project.
 pub const NAME_BYTES_MAX: usize = 63;
@@ -40,9 +38,6 @@ pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 
 /// Longest command, all its arguments together: what Linux takes under the usual stack limit.
 pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
-
-/// Longest item that a split may print: longer lines are refused when its output becomes items.
-pub const SPLIT_ITEM_BYTES_MAX: usize = 64 * 1024;
 
 /// Longest text or resource of one item.
 pub const ITEM_TEXT_BYTES_MAX: usize = ARGUMENT_BYTES_MAX;

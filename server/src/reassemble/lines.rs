@@ -1,9 +1,7 @@
 //! Splits the split task's output into items: one line, one item. Pure; takes bytes in any pieces.
 
-/// The longest line, without its end.
-pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
-/// The most lines.
-pub(super) const ITEMS_MAX: u32 = 10_000_000;
+// A line becomes an item: what plan has promised of items holds for lines, which are counted without their end.
+use crate::domain::{ITEMS_MAX, SPLIT_ITEM_BYTES_MAX as LINE_BYTES_MAX};
 
 /// Why an output is no list of items. Lines are counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
