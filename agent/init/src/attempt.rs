@@ -11,7 +11,7 @@
 
 use crate::{
     buffer::{OutOfRange, Unacked},
-    frame::{Exit, Outcome, Run, State, Stream, Usage, cut_message},
+    frame::{Exit, HeldState, Outcome, Run, Stream, Usage, cut_message},
     oom::OomCounter,
     output::{Output, Read},
     reap::{self, Ending, Reaped},
@@ -24,12 +24,20 @@ use nix::{
     unistd::{Pid, read},
 };
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     time::{Duration, Instant},
 };
 
 /// How long after SIGTERM a task that is over its time is killed.
 const TIMEOUT_GRACE_SECS: u64 = 2;
+
+/// How long a run is young: most short ones end within this time. Until then its output is left in the pipes, so that init
+/// wakes up once for a short run and not for each of its writes.
+const YOUNG_MICROS: u64 = 2_000;
 
 /// How often SIGKILL is repeated while something is left.
 const KILL_AGAIN_MILLIS: u64 = 10;
@@ -43,6 +51,16 @@ pub(crate) struct Host {
     pub(crate) is_pid_1: bool,
     pub(crate) setting: Setting,
     pub(crate) oom: OomCounter,
+    /// The file that says which run was begun last.
+    pub(crate) begun: File,
+}
+
+impl Host {
+    /// Writes down that a run begins. The file outlives the worker, so that nobody need guess what has begun in it.
+    fn note_begun(&self, number: u64) -> Result<(), String> {
+        let written = self.begun.write_all_at(&number.to_le_bytes(), 0);
+        written.map_err(|error| format!("it can't be noted that the run begins: {error}"))
+    }
 }
 
 /// The attempt.
@@ -70,6 +88,8 @@ enum Phase {
 struct Running {
     leader: Pid,
     since: Instant,
+    /// See [`YOUNG_MICROS`].
+    young: bool,
     deadline: Option<Instant>,
     stop: Option<Stop>,
     /// Open until the command is executed; then what it said.
@@ -95,13 +115,15 @@ pub(crate) enum Source {
 
 impl Attempt {
     /// Starts it. If that fails, it has ended.
-    pub(crate) fn start(run: &Run, host: &Host, now: Instant) -> Self {
+    pub(crate) fn start(run: Run, host: &Host, now: Instant) -> Self {
         let oom_kills_before = host.oom.count();
-        let (phase, pipes, stdin) = match spawn::spawn(run, &host.setting) {
+        let spawned = host.note_begun(run.number).and_then(|()| spawn::spawn(&run, &host.setting));
+        let (phase, pipes, stdin) = match spawned {
             Ok(spawned) => {
                 let running = Running {
                     leader: spawned.leader,
                     since: now,
+                    young: true,
                     deadline: run.timeout.and_then(|timeout| now.checked_add(timeout)),
                     stop: None,
                     failure: Some(spawned.failure),
@@ -115,7 +137,7 @@ impl Attempt {
             }
         };
         let mut attempt = Self {
-            name: run.attempt.clone(),
+            name: run.attempt,
             phase,
             outputs: pipes.map(Output::new),
             output_bytes_left: run.output_bytes_max,
@@ -127,13 +149,36 @@ impl Attempt {
         attempt
     }
 
-    pub(crate) fn state(&self) -> State {
-        let attempt = self.name.clone();
+    /// One that was cancelled before its turn, and never starts.
+    pub(crate) fn cancelled(name: String) -> Self {
+        let mut attempt = Self {
+            name,
+            phase: Phase::Draining { outcome: Outcome::Cancelled },
+            outputs: [None, None].map(Output::new),
+            output_bytes_left: 0,
+            stdin: Stdin::default(),
+            started: false,
+            usage: Usage::default(),
+        };
+        attempt.drain();
+        attempt
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn state(&self) -> HeldState {
         if self.exit().is_some() {
-            return State::Ended { attempt };
+            return HeldState::Ended;
         }
         let (stdin_bytes, stdin_waiting_bytes) = self.stdin.progress();
-        State::Running { attempt, stdin_bytes, stdin_waiting_bytes }
+        HeldState::Running { stdin_bytes, stdin_waiting_bytes }
+    }
+
+    /// Whether it has just begun, and may end as soon.
+    pub(crate) fn is_young(&self) -> bool {
+        matches!(&self.phase, Phase::Running(Running { young: true, .. }) | Phase::Clearing { .. })
     }
 
     pub(crate) fn has_started(&self) -> bool {
@@ -167,7 +212,7 @@ impl Attempt {
     /// back-pressure, and the end of its writers would wake init again and again.
     pub(crate) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
         let (failure, reading) = match &self.phase {
-            Phase::Running(running) => (running.failure.as_ref(), true),
+            Phase::Running(running) => (running.failure.as_ref(), !running.young),
             Phase::Clearing { .. } => (None, true),
             Phase::Draining { .. } | Phase::Ended(_) => (None, false),
         };
@@ -197,7 +242,11 @@ impl Attempt {
     /// When [`Self::tick`] is due.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Running(running) => running.stop.as_ref().map(|stop| stop.kill_at).or(running.deadline),
+            Phase::Running(running) => {
+                let grown_up = running.young.then(|| running.since + Duration::from_micros(YOUNG_MICROS));
+                let due = running.stop.as_ref().map(|stop| stop.kill_at).or(running.deadline);
+                grown_up.into_iter().chain(due).min()
+            }
             Phase::Clearing { again, .. } => Some(*again),
             Phase::Draining { .. } | Phase::Ended(_) => None,
         }
@@ -206,16 +255,19 @@ impl Attempt {
     /// Does what the time calls for.
     pub(crate) fn tick(&mut self, host: &Host, now: Instant) {
         match &mut self.phase {
-            Phase::Running(running) => match &mut running.stop {
-                Some(stop) if stop.kill_at <= now => {
-                    stop.kill_at = now + Duration::from_millis(KILL_AGAIN_MILLIS);
-                    reap::kill_everything(host.is_pid_1);
+            Phase::Running(running) => {
+                running.young &= now < running.since + Duration::from_micros(YOUNG_MICROS);
+                match &mut running.stop {
+                    Some(stop) if stop.kill_at <= now => {
+                        stop.kill_at = now + Duration::from_millis(KILL_AGAIN_MILLIS);
+                        reap::kill_everything(host.is_pid_1);
+                    }
+                    None if running.deadline.is_some_and(|deadline| deadline <= now) => {
+                        self.stop(Outcome::TimedOut, Duration::from_secs(TIMEOUT_GRACE_SECS), host, now);
+                    }
+                    _ => {}
                 }
-                None if running.deadline.is_some_and(|deadline| deadline <= now) => {
-                    self.stop(Outcome::TimedOut, Duration::from_secs(TIMEOUT_GRACE_SECS), host, now);
-                }
-                _ => {}
-            },
+            }
             Phase::Clearing { again, give_up, .. } if *again <= now => {
                 if *give_up <= now {
                     self.cleared();

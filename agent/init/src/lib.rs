@@ -1,4 +1,4 @@
-//! The init of a worker: a small static Linux program that runs one attempt at a time for the agent outside.
+//! The init of a worker: a small static Linux program that runs attempts one after another for the agent outside.
 //!
 //! It listens on a Unix socket and serves one connection; a newer one replaces it. It spawns the command, feeds and
 //! drains it, holds it to its limits, collects every process, and keeps output and exit until the agent has them. It
@@ -17,6 +17,7 @@ mod oom;
 mod output;
 mod privileges;
 mod reap;
+mod runs;
 mod server;
 mod spawn;
 mod stdin;
@@ -34,8 +35,12 @@ use nix::{
 };
 use std::{
     ffi::OsString,
-    fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    fs::{self, OpenOptions},
+    io,
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::Path,
 };
 
@@ -59,13 +64,15 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     }
     umask(Mode::from_bits_truncate(0o022));
     let listener = listen(&args.socket)?;
+    // In the socket's directory, which is the current one now; later init might not be allowed to.
+    let begun = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(frame::BEGUN)?;
     chdir(args.workdir.as_deref().unwrap_or(Path::new("/")))?;
     privileges::hide_init()?;
     if args.task_user.is_some() {
         privileges::keep_init_capabilities()?;
     }
     let setting = Setting { root: args.root, user: args.task_user };
-    Server::new(listener, Host { is_pid_1, setting, oom: OomCounter::find() })?.serve()
+    Server::new(listener, Host { is_pid_1, setting, oom: OomCounter::find(), begun })?.serve()
 }
 
 /// Listens at a path of any length: only the last part of it goes into the address. Whoever can reach the directory may

@@ -26,7 +26,7 @@ pub enum Request {
         /// The offset.
         offset: u64,
     },
-    /// More stdin for the run that was begun last.
+    /// More stdin for the run that was begun last. It may follow its `Run` at once if all runs before were released.
     Stdin {
         /// Which run.
         run: u64,

@@ -7,3 +7,4 @@ mod endings;
 mod hostile;
 mod lasting;
 mod output;
+mod queue;
