@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Running ──leader exits──▶ Clearing ──no process is left──▶ Draining ──both pipes are read──▶ Ended
-//!    └── could not be forked ──────────────────────────────────────────────────────────────────▲
+//!    └── could not be started ─────────────────────────────────────────────────────────────────▲
 //! ```
 //!
 //! While Running it can be stopped: by its timeout, by the agent, or because it printed too much. The reason for that
@@ -15,18 +15,14 @@ use crate::{
     oom::OomCounter,
     output::{Output, Read},
     reap::{self, Ending, Reaped},
-    spawn::{self, Setting},
+    spawn::Spawner,
     stdin::Stdin,
 };
-use nix::{
-    errno::Errno,
-    sys::signal::Signal,
-    unistd::{Pid, read},
-};
+use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
     fs::File,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::fs::FileExt,
     },
     time::{Duration, Instant},
@@ -49,7 +45,7 @@ const CLEAR_SECS_MAX: u64 = 5;
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) is_pid_1: bool,
-    pub(crate) setting: Setting,
+    pub(crate) spawner: Spawner,
     pub(crate) oom: OomCounter,
     /// The file that says which run was begun last.
     pub(crate) begun: File,
@@ -92,9 +88,6 @@ struct Running {
     young: bool,
     deadline: Option<Instant>,
     stop: Option<Stop>,
-    /// Open until the command is executed; then what it said.
-    failure: Option<OwnedFd>,
-    failure_text: Vec<u8>,
     oom_kills_before: u64,
 }
 
@@ -108,16 +101,16 @@ struct Stop {
 /// What of an attempt can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    Failure,
     Stdin,
     Output(Stream),
 }
 
 impl Attempt {
     /// Starts it. If that fails, it has ended.
-    pub(crate) fn start(run: Run, host: &Host, now: Instant) -> Self {
+    pub(crate) fn start(run: Run, host: &mut Host, now: Instant) -> Self {
         let oom_kills_before = host.oom.count();
-        let spawned = host.note_begun(run.number).and_then(|()| spawn::spawn(&run, &host.setting));
+        let spawned = host.note_begun(run.number).and_then(|()| host.spawner.spawn(&run));
+        let started = spawned.is_ok();
         let (phase, pipes, stdin) = match spawned {
             Ok(spawned) => {
                 let running = Running {
@@ -126,8 +119,6 @@ impl Attempt {
                     young: true,
                     deadline: run.timeout.and_then(|timeout| now.checked_add(timeout)),
                     stop: None,
-                    failure: Some(spawned.failure),
-                    failure_text: Vec::new(),
                     oom_kills_before,
                 };
                 (Phase::Running(running), [Some(spawned.stdout), Some(spawned.stderr)], spawned.stdin)
@@ -142,7 +133,7 @@ impl Attempt {
             outputs: pipes.map(Output::new),
             output_bytes_left: run.output_bytes_max,
             stdin: Stdin::new(stdin, run.has_stdin),
-            started: false,
+            started,
             usage: Usage::default(),
         };
         attempt.drain();
@@ -211,25 +202,23 @@ impl Attempt {
     /// What to wait for, and whether to write to it. A pipe without room for its bytes is not waited for: that is the
     /// back-pressure, and the end of its writers would wake init again and again.
     pub(crate) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
-        let (failure, reading) = match &self.phase {
-            Phase::Running(running) => (running.failure.as_ref(), !running.young),
-            Phase::Clearing { .. } => (None, true),
-            Phase::Draining { .. } | Phase::Ended(_) => (None, false),
+        let reading = match &self.phase {
+            Phase::Running(running) => !running.young,
+            Phase::Clearing { .. } => true,
+            Phase::Draining { .. } | Phase::Ended(_) => false,
         };
         let outputs = Stream::ALL.into_iter().filter(move |_| reading).filter_map(|stream| {
             let output = &self.outputs[stream.index()];
             let pipe = output.pipe.as_ref().filter(|_| self.discards() || output.kept.room() > 0)?;
             Some((Source::Output(stream), pipe.as_fd()))
         });
-        let failure = failure.map(|failure| (Source::Failure, failure.as_fd()));
         let stdin = self.stdin.wants_to_write().map(|stdin| (Source::Stdin, stdin.as_fd()));
-        failure.into_iter().chain(stdin).chain(outputs)
+        stdin.into_iter().chain(outputs)
     }
 
     /// Something that was waited for is there.
     pub(crate) fn ready(&mut self, source: Source, host: &Host) {
         match source {
-            Source::Failure => self.read_failure(),
             Source::Stdin => self.stdin.advance(),
             Source::Output(stream) => {
                 if self.read_output(stream) == Read::OverLimit {
@@ -303,18 +292,11 @@ impl Attempt {
         if running.leader != child.pid {
             return;
         }
-        self.read_failure();
         let Phase::Running(running) = &mut self.phase else { return };
         self.usage.wall_micros = u64::try_from((now - running.since).as_micros()).unwrap_or(u64::MAX);
         let oom_killed = host.oom.count() > running.oom_kills_before;
         let outcome = match (running.stop.take(), child.ending) {
             (Some(stop), _) => stop.outcome,
-            (None, _) if !self.started => {
-                let why = String::from_utf8_lossy(&running.failure_text).into_owned();
-                let died =
-                    || format!("its process ended before the command was executed ({:?})", child.ending);
-                Outcome::CouldNotStart(cut_message(if why.is_empty() { died() } else { why }))
-            }
             (None, Ending::Signaled(libc::SIGKILL)) if oom_killed => Outcome::OutOfMemory,
             (None, Ending::Signaled(signal)) => Outcome::Signaled(signal),
             (None, Ending::Exited(code)) => Outcome::Exited(code),
@@ -393,22 +375,5 @@ impl Attempt {
     fn read_output(&mut self, stream: Stream) -> Read {
         let discards = self.discards();
         self.outputs[stream.index()].read(&mut self.output_bytes_left, discards)
-    }
-
-    /// The command is executed when the pipe ends without a word.
-    fn read_failure(&mut self) {
-        let Phase::Running(running) = &mut self.phase else { return };
-        while let Some(failure) = &running.failure {
-            let mut buffer = [0; 1024];
-            match read(failure, &mut buffer) {
-                Ok(0) => {
-                    running.failure = None;
-                    self.started = running.failure_text.is_empty();
-                }
-                Ok(count) => running.failure_text.extend_from_slice(&buffer[..count]),
-                Err(Errno::EINTR) => {}
-                Err(_) => return,
-            }
-        }
     }
 }

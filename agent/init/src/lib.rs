@@ -25,7 +25,14 @@ mod stdin;
 pub use daemon::{identity, running};
 pub use reap::descendants;
 
-use crate::{args::Args, attempt::Host, daemon::Launched, oom::OomCounter, server::Server, spawn::Setting};
+use crate::{
+    args::Args,
+    attempt::Host,
+    daemon::Launched,
+    oom::OomCounter,
+    server::Server,
+    spawn::{Setting, Spawner},
+};
 use nix::{
     sys::{
         prctl,
@@ -68,11 +75,11 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     let begun = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(frame::BEGUN)?;
     chdir(args.workdir.as_deref().unwrap_or(Path::new("/")))?;
     privileges::hide_init()?;
+    let spawner = Spawner::new(Setting { root: args.root, user: args.task_user })?;
     if args.task_user.is_some() {
         privileges::keep_init_capabilities()?;
     }
-    let setting = Setting { root: args.root, user: args.task_user };
-    Server::new(listener, Host { is_pid_1, setting, oom: OomCounter::find(), begun })?.serve()
+    Server::new(listener, Host { is_pid_1, spawner, oom: OomCounter::find(), begun })?.serve()
 }
 
 /// Listens at a path of any length: only the last part of it goes into the address. Whoever can reach the directory may

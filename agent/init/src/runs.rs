@@ -192,7 +192,7 @@ impl Runs {
     }
 
     /// Begins the next, if there is one and nothing speaks against it; tells whether it did.
-    pub(crate) fn begin(&mut self, host: &Host, now: Instant) -> bool {
+    pub(crate) fn begin(&mut self, host: &mut Host, now: Instant) -> bool {
         if self.current().is_some() || self.queued.is_empty() || self.ended_bytes() >= ENDED_BYTES_MAX {
             return false;
         }

@@ -89,7 +89,7 @@ impl Server {
                 attempt.tick(&self.host, now);
             }
             if let Some(link) = &mut self.link {
-                while link.follows() && self.runs.begin(&self.host, now) {}
+                while link.follows() && self.runs.begin(&mut self.host, now) {}
                 if let Err(Closed) = link.advance(&mut self.runs, now) {
                     self.link = None;
                 }
@@ -135,10 +135,9 @@ impl Server {
 
     /// Collects children; tells whether init is to end.
     fn take_signals(&mut self) -> bool {
-        let mut ends = false;
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            ends |= signal.ssi_signo != Signal::SIGCHLD as u32;
-        }
+        // One at a time: what is left wakes init again.
+        let signal = self.signals.read_signal().ok().flatten();
+        let ends = signal.is_some_and(|signal| signal.ssi_signo != Signal::SIGCHLD as u32);
         loop {
             match reap::collect() {
                 Collected::One(child) => {
@@ -209,7 +208,7 @@ impl Server {
                     link.say(&Event::Recalled { from: number });
                 } else if link.follows() {
                     // At once, if it is its turn, so that its stdin may come right behind it.
-                    runs.begin(&self.host, Instant::now());
+                    runs.begin(&mut self.host, Instant::now());
                 }
             }
             Request::Resume(offsets) => {
