@@ -96,6 +96,8 @@ pub enum Outcome {
     ImageUnavailable(String),
     /// Killed for printing more than its limit.
     OutputLimit,
+    /// It failed, after the kernel had refused it a process or thread for the limit on their number.
+    PidsLimit,
     /// The worker ended under it.
     WorkerLost(String),
     /// The engine was not there, or lost the worker.
@@ -115,6 +117,10 @@ pub struct Usage {
     pub system_micros: u64,
     /// Largest resident set of any one process.
     pub peak_memory_bytes: u64,
+    /// How many of its processes the kernel killed for want of memory.
+    pub oom_kills: u32,
+    /// How many processes and threads the kernel refused it for the limit on their number.
+    pub pids_refused: u32,
 }
 
 /// One of the two output streams.
@@ -181,6 +187,8 @@ pub struct RunSpec {
     pub project_name: String,
     /// The image.
     pub image: ImageSpec,
+    /// What its tasks may do in a worker, and whether there is a second one in it.
+    pub isolation: Isolation,
     /// Environment variables, over the image's.
     pub env: BTreeMap<String, String>,
     /// Working directory; none means the image's.
@@ -199,6 +207,16 @@ pub struct RunSpec {
     pub output_bytes_max: u64,
     /// Stdin is to be read from the coordinator; else it is empty.
     pub has_input: bool,
+}
+
+/// What a task may do in its worker, and whether there is a second task in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// Read-only root and a user without rights; the worker is used again while it is verified clean.
+    #[default]
+    Sealed,
+    /// Writable root and uid 0; each task has a worker of its own.
+    Fresh,
 }
 
 /// The image of a project's workers.

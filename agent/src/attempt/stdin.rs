@@ -26,7 +26,7 @@ pub trait StdinSource: Send + Sync {
 
 /// What comes next on stdin.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum StdinItem {
+pub(crate) enum StdinItem {
     Bytes(Bytes),
     End,
     Failed(StdinError),
@@ -34,7 +34,7 @@ pub(super) enum StdinItem {
 
 /// One attempt's stdin.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(crate) struct Feed {
     items: mpsc::Receiver<Result<Bytes, StdinError>>,
     /// Came from the coordinator, and is to be cut into frames.
     rest: Bytes,
@@ -44,7 +44,7 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Begins to read at `offset`.
-    pub(super) fn begin(source: &dyn StdinSource, attempt: AttemptKey, offset: u64) -> Self {
+    pub(crate) fn begin(source: &dyn StdinSource, attempt: AttemptKey, offset: u64) -> Self {
         let mut stream = source.read(attempt, offset);
         let (sender, items) = mpsc::channel(CHUNKS_MAX);
         let reader = tokio::spawn(async move {
@@ -58,12 +58,12 @@ impl Feed {
     }
 
     /// Whether there is more to come.
-    pub(super) const fn has_more(&self) -> bool {
+    pub(crate) const fn has_more(&self) -> bool {
         !self.ended
     }
 
     /// The next frame, of at most `room` bytes. Cancel-safe.
-    pub(super) async fn next(&mut self, room: u64) -> StdinItem {
+    pub(crate) async fn next(&mut self, room: u64) -> StdinItem {
         while self.rest.is_empty() {
             match self.items.recv().await {
                 Some(Ok(bytes)) => self.rest = bytes,
