@@ -208,11 +208,11 @@ fn init_is_out_of_reach() {
     check_swept(
         "reach",
         r#"
-        kill -9 1 && exit 1; kill -STOP 1 && exit 2; renice 5 1 2>/dev/null && exit 3
+        for signal in KILL STOP TERM CHLD; do kill -$signal 1 2>/dev/null && exit 1; done; renice 5 1 2>/dev/null && exit 3
         prlimit --pid 1 --nofile=10 2>/dev/null && exit 4; taskset -p 1 1 2>/dev/null && exit 5
         echo 900 2>/dev/null > /proc/1/oom_score_adj && exit 6
         cat /proc/1/environ /proc/1/maps 2>/dev/null && exit 7; ls /proc/1/fd/ 2>/dev/null && exit 8
-        : 2>/dev/null < /proc/1/mem && exit 9; ls "$SOCKET_DIR" 2>/dev/null && exit 10
+        dd if=/proc/1/mem bs=1 count=1 2>/dev/null && exit 9; ls "$SOCKET_DIR" 2>/dev/null && exit 10
         chrt -p 1 2>/dev/null >/dev/null; ionice -c 3 -p 1 2>/dev/null && exit 11
         grep -q '^Cap\(Inh\|Prm\|Eff\|Amb\):.*[1-9a-f]' /proc/self/status && exit 12
         kill -9 -1; exit 0"#,
@@ -276,7 +276,7 @@ fn a_stubborn_task_with_daemons_is_gone_after_its_timeout() {
 #[test]
 fn a_fork_bomb_is_gone_after_its_timeout() {
     let timeout = Some(Duration::from_millis(200));
-    let bomb = "trap '' TERM; ulimit -u 300; bomb() { bomb | bomb & }; bomb 2>/dev/null; while :; do :; done";
+    let bomb = "trap '' TERM; ulimit -p 200; bomb() { bomb | bomb & }; bomb 2>/dev/null; while :; do :; done";
     check_ends("bomb", Run { timeout, ..shell(bomb) }, &Outcome::TimedOut);
 }
 
