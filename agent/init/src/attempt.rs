@@ -11,8 +11,8 @@
 
 use crate::{
     buffer::{OutOfRange, Unacked},
+    counters::{Counters, Counts},
     frame::{Exit, HeldState, Outcome, Run, Stream, Usage, cut_message},
-    oom::OomCounter,
     output::{Output, Read},
     reap::{self, Ending, Reaped},
     spawn::Spawner,
@@ -46,12 +46,20 @@ const CLEAR_SECS_MAX: u64 = 5;
 pub(crate) struct Host {
     pub(crate) is_pid_1: bool,
     pub(crate) spawner: Spawner,
-    pub(crate) oom: OomCounter,
+    pub(crate) counters: Counters,
+    /// How far they were when the last run ended.
+    pub(crate) counts: Counts,
     /// The file that says which run was begun last.
     pub(crate) begun: File,
 }
 
 impl Host {
+    /// How the counts have gone up since the last call.
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        let before = std::mem::replace(&mut self.counts, self.counters.read());
+        self.counts.since(before)
+    }
+
     /// Writes down that a run begins. The file outlives the worker, so that nobody need guess what has begun in it.
     fn note_begun(&self, number: u64) -> Result<(), String> {
         let written = self.begun.write_all_at(&number.to_le_bytes(), 0);
@@ -88,7 +96,6 @@ struct Running {
     young: bool,
     deadline: Option<Instant>,
     stop: Option<Stop>,
-    oom_kills_before: u64,
 }
 
 #[derive(Debug)]
@@ -108,7 +115,6 @@ pub(crate) enum Source {
 impl Attempt {
     /// Starts it. If that fails, it has ended.
     pub(crate) fn start(run: Run, host: &mut Host, now: Instant) -> Self {
-        let oom_kills_before = host.oom.count();
         let spawned = host.note_begun(run.number).and_then(|()| host.spawner.spawn(&run));
         let started = spawned.is_ok();
         let (phase, pipes, stdin) = match spawned {
@@ -119,7 +125,6 @@ impl Attempt {
                     young: true,
                     deadline: run.timeout.and_then(|timeout| now.checked_add(timeout)),
                     stop: None,
-                    oom_kills_before,
                 };
                 (Phase::Running(running), [Some(spawned.stdout), Some(spawned.stderr)], spawned.stdin)
             }
@@ -257,13 +262,9 @@ impl Attempt {
                     _ => {}
                 }
             }
-            Phase::Clearing { again, give_up, .. } if *again <= now => {
-                if *give_up <= now {
-                    self.cleared();
-                } else {
-                    *again = now + Duration::from_millis(KILL_AGAIN_MILLIS);
-                    reap::kill_everything(host.is_pid_1);
-                }
+            Phase::Clearing { again, .. } if *again <= now => {
+                *again = now + Duration::from_millis(KILL_AGAIN_MILLIS);
+                reap::kill_everything(host.is_pid_1);
             }
             _ => {}
         }
@@ -294,30 +295,35 @@ impl Attempt {
         }
         let Phase::Running(running) = &mut self.phase else { return };
         self.usage.wall_micros = u64::try_from((now - running.since).as_micros()).unwrap_or(u64::MAX);
-        let oom_killed = host.oom.count() > running.oom_kills_before;
         let outcome = match (running.stop.take(), child.ending) {
             (Some(stop), _) => stop.outcome,
-            (None, Ending::Signaled(libc::SIGKILL)) if oom_killed => Outcome::OutOfMemory,
-            (None, Ending::Signaled(signal)) => Outcome::Signaled(signal),
-            (None, Ending::Exited(code)) => Outcome::Exited(code),
+            (None, Ending::Exited(0)) => Outcome::Exited(0),
+            (None, ending) => failure(ending, host.counters.read().since(host.counts)),
         };
         self.stdin.abandon();
         self.phase =
             Phase::Clearing { outcome, again: now, give_up: now + Duration::from_secs(CLEAR_SECS_MAX) };
     }
 
-    /// Nothing is left of the attempt.
-    pub(crate) fn no_children(&mut self) {
-        if matches!(self.phase, Phase::Clearing { .. }) {
-            self.cleared();
-        }
+    /// Its processes are being ended.
+    pub(crate) fn is_clearing(&self) -> bool {
+        matches!(self.phase, Phase::Clearing { .. })
     }
 
-    fn cleared(&mut self) {
-        if let Phase::Clearing { outcome, .. } = &self.phase {
-            self.phase = Phase::Draining { outcome: outcome.clone() };
-            self.drain();
-        }
+    /// Nothing is left of its processes, or what is can't be ended. The kernel has refused it memory or processes this
+    /// often.
+    pub(crate) fn cleared(&mut self, counts: Counts) {
+        let Phase::Clearing { outcome, .. } = &self.phase else { return };
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        self.usage.oom_kills = number(counts.oom_kills);
+        self.usage.pids_refused = number(counts.pids_refused);
+        self.phase = Phase::Draining { outcome: outcome.clone() };
+        self.drain();
+    }
+
+    /// Whether some of its processes can't be ended.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        matches!(&self.phase, Phase::Clearing { give_up, .. } if *give_up <= now)
     }
 
     /// Reads the rest of both pipes as far as there is room, and ends the attempt when that is all.
@@ -375,5 +381,15 @@ impl Attempt {
     fn read_output(&mut self, stream: Stream) -> Read {
         let discards = self.discards();
         self.outputs[stream.index()].read(&mut self.output_bytes_left, discards)
+    }
+}
+
+/// What the end of a leader that failed by itself means.
+fn failure(ending: Ending, counts: Counts) -> Outcome {
+    match ending {
+        Ending::Signaled(libc::SIGKILL) if counts.oom_kills > 0 => Outcome::OutOfMemory,
+        _ if counts.pids_refused > 0 => Outcome::PidsLimit,
+        Ending::Signaled(signal) => Outcome::Signaled(signal),
+        Ending::Exited(code) => Outcome::Exited(code),
     }
 }

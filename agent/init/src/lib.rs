@@ -9,11 +9,14 @@
 mod args;
 mod attempt;
 mod buffer;
+mod counters;
 mod daemon;
 pub mod frame;
+mod guard;
 mod link;
 mod lookup;
-mod oom;
+mod mounts;
+mod oom_score;
 mod output;
 mod privileges;
 mod reap;
@@ -28,8 +31,9 @@ pub use reap::descendants;
 use crate::{
     args::Args,
     attempt::Host,
+    counters::Counters,
     daemon::Launched,
-    oom::OomCounter,
+    guard::Guard,
     server::Server,
     spawn::{Setting, Spawner},
 };
@@ -79,7 +83,10 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     if args.task_user.is_some() {
         privileges::keep_init_capabilities()?;
     }
-    Server::new(listener, Host { is_pid_1, spawner, oom: OomCounter::find(), begun })?.serve()
+    let guard = args.task_user.filter(|_| is_pid_1).map(Guard::new).transpose()?;
+    let counters = Counters::find();
+    let counts = counters.read();
+    Server::new(listener, guard, Host { is_pid_1, spawner, counters, counts, begun })?.serve()
 }
 
 /// Listens at a path of any length: only the last part of it goes into the address. Whoever can reach the directory may

@@ -86,6 +86,12 @@ impl Runs {
         from.max(self.last_begun.saturating_add(1))
     }
 
+    /// Takes no more, and forgets what has not begun; the lowest number that never begins.
+    pub(crate) fn spend(&mut self, why: String) -> u64 {
+        self.spent = Some(why);
+        self.recall(0)
+    }
+
     /// Forgets the endings up to this number.
     pub(crate) fn release(&mut self, through: u64) {
         while let Some(first) = self.begun.front()

@@ -3,7 +3,8 @@
 
 use crate::{
     attempt::{Attempt, Host, Source},
-    frame::{Event, Request},
+    frame::{Event, Request, cut_message},
+    guard::{Guard, Stain},
     link::{Closed, Link},
     reap::{self, Collected},
     runs::Runs,
@@ -38,6 +39,8 @@ pub(crate) struct Server {
     listener: UnixListener,
     signals: SignalFd,
     host: Host,
+    /// None if the worker is not used again, or not by strangers to each other.
+    guard: Option<Guard>,
     link: Option<Link>,
     runs: Runs,
 }
@@ -54,12 +57,12 @@ enum Waited {
 const WAITED_MAX: usize = 8;
 
 impl Server {
-    pub(crate) fn new(listener: UnixListener, host: Host) -> io::Result<Self> {
+    pub(crate) fn new(listener: UnixListener, guard: Option<Guard>, host: Host) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let mask = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { listener, signals, host, link: None, runs: Runs::default() })
+        Ok(Self { listener, signals, host, guard, link: None, runs: Runs::default() })
     }
 
     /// Serves until it is told to end by SIGTERM or SIGINT; then everything below it is killed.
@@ -87,9 +90,17 @@ impl Server {
             let now = Instant::now();
             if let Some(attempt) = self.runs.current_mut() {
                 attempt.tick(&self.host, now);
+                if attempt.is_stuck(now) {
+                    self.cleared();
+                    let stain = self.guard.as_mut().map(|guard| guard.spend(Stain::Process));
+                    self.spent(stain);
+                }
             }
+            let stain = self.guard.as_mut().and_then(|guard| guard.advance(now));
+            self.spent(stain);
+            let may_begin = self.guard.as_ref().is_none_or(Guard::is_clean);
             if let Some(link) = &mut self.link {
-                while link.follows() && self.runs.begin(&mut self.host, now) {}
+                while may_begin && link.follows() && self.runs.begin(&mut self.host, now) {}
                 if let Err(Closed) = link.advance(&mut self.runs, now) {
                     self.link = None;
                 }
@@ -118,6 +129,7 @@ impl Server {
         let due = [
             self.runs.current().and_then(Attempt::wake_at),
             self.link.as_ref().and_then(|link| link.write_at(&self.runs)),
+            self.guard.as_ref().and_then(Guard::wake_at),
         ];
         let timeout = due
             .into_iter()
@@ -141,20 +153,41 @@ impl Server {
         loop {
             match reap::collect() {
                 Collected::One(child) => {
-                    if let Some(attempt) = self.runs.current_mut() {
-                        attempt.collected(&child, &self.host, Instant::now());
+                    let now = Instant::now();
+                    if !self.guard.as_mut().is_some_and(|guard| guard.collected(child.pid, now))
+                        && let Some(attempt) = self.runs.current_mut()
+                    {
+                        attempt.collected(&child, &self.host, now);
                     }
                 }
                 Collected::NoneYet => break,
                 Collected::NoChildren => {
-                    if let Some(attempt) = self.runs.current_mut() {
-                        attempt.no_children();
-                    }
+                    self.cleared();
                     break;
                 }
             }
         }
         ends
+    }
+
+    /// Of the run that is ending, no process is left, or none that can be ended.
+    fn cleared(&mut self) {
+        let Some(attempt) = self.runs.current_mut().filter(|attempt| attempt.is_clearing()) else { return };
+        attempt.cleared(self.host.take_counts());
+        if let Some(guard) = &mut self.guard {
+            guard.ran();
+        }
+    }
+
+    /// The worker takes no more runs, and what waited never begins.
+    fn spent(&mut self, stain: Option<Stain>) {
+        let Some(stain) = stain else { return };
+        let why = cut_message(stain.to_string());
+        let from = self.runs.spend(why.clone());
+        if let Some(link) = &mut self.link {
+            link.say(&Event::Recalled { from });
+            link.say(&Event::Spent(why));
+        }
     }
 
     /// Takes a connection that waits; it replaces the one that is there.
@@ -206,7 +239,7 @@ impl Server {
                 let number = run.number;
                 if !runs.take(run)? {
                     link.say(&Event::Recalled { from: number });
-                } else if link.follows() {
+                } else if link.follows() && self.guard.as_ref().is_none_or(Guard::is_clean) {
                     // At once, if it is its turn, so that its stdin may come right behind it.
                     runs.begin(&mut self.host, Instant::now());
                 }

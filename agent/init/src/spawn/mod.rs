@@ -6,7 +6,7 @@ mod child;
 use crate::{
     frame::Run,
     lookup,
-    oom::OomScore,
+    oom_score::OomScore,
     privileges::{self, TaskUser},
 };
 use child::{Failure, Orders, Stack, Step};
@@ -207,15 +207,22 @@ fn pipe(what: &str) -> Result<(OwnedFd, OwnedFd), String> {
 /// caught to no effect instead, and no child has to care.
 fn reset_ignored_signals() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
-    for signal in 1..=libc::SIGRTMAX() {
+    // glibc keeps two signals for itself, and refuses to speak of them; the kernel does not. In its own form of an action,
+    // all zeroes mean the default too.
+    for signal in 32..libc::SIGRTMIN() {
+        let default = [0_u64; 4];
+        // SAFETY: the action is a live value of the length that the kernel reads.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u8>(), 8_usize)
+        };
+    }
+    for signal in (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
         // SAFETY: both actions are live values, for which all zeroes means the default; the handler does nothing, so it
         // may run at any time, also in a child that shares init's memory.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            // glibc keeps two signals for itself; it says so, and they are never ignored by it.
-            if libc::sigaction(signal, ptr::null(), &raw mut action) != 0
-                || action.sa_sigaction != libc::SIG_IGN
-            {
+            Errno::result(libc::sigaction(signal, ptr::null(), &raw mut action))?;
+            if action.sa_sigaction != libc::SIG_IGN {
                 continue;
             }
             action = std::mem::zeroed();

@@ -8,3 +8,4 @@ mod hostile;
 mod lasting;
 mod output;
 mod queue;
+mod sealed;
