@@ -199,6 +199,18 @@ pub struct RunSpec {
     pub output_bytes_max: u64,
     /// Stdin is to be read from the coordinator; else it is empty.
     pub has_input: bool,
+    /// How far its workers are shut off.
+    pub isolation: Isolation,
+}
+
+/// How far a worker is shut off from what its attempts may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isolation {
+    /// A read-only root and a user without rights; the worker is reused.
+    #[default]
+    Sealed,
+    /// A writable root and user 0, in a worker of its own for each attempt.
+    Fresh,
 }
 
 /// The image of a project's workers.

@@ -81,6 +81,9 @@ pub struct TaskSpec {
     pub network: Network,
     /// Most bytes on stdout and stderr together.
     pub output_bytes_max: Option<u64>,
+    /// How far its worker is shut off. Documents that were stored before there was a choice have none.
+    #[serde(default)]
+    pub isolation: Isolation,
 }
 
 impl TaskSpec {
@@ -134,6 +137,17 @@ pub enum Network {
     None,
     /// The engine's default bridge.
     Bridge,
+}
+
+/// How far a worker is shut off from what its attempts may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// A read-only root and a user without rights; the worker is reused.
+    #[default]
+    Sealed,
+    /// A writable root and user 0, in a worker of its own for each attempt.
+    Fresh,
 }
 
 /// The image of a project's workers.

@@ -2,9 +2,9 @@
 
 use super::Write;
 use crate::domain::{
-    AgentId, AttemptKey, BuiltIn, FailurePolicy, ImageSpec, ItemSource, Network, Outcome, Output, Phase,
-    ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn, SessionEpoch, TaskKey,
-    TaskSpec, Usage,
+    AgentId, AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, Network, Outcome, Output,
+    Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn, SessionEpoch,
+    TaskKey, TaskSpec, Usage,
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +22,7 @@ pub(crate) fn task_spec() -> TaskSpec {
         retry_on: RetryOn::ALL.to_vec(),
         resources: Resources { cpus_milli: Some(500), ..Resources::default() },
         network: Network::None,
+        isolation: Isolation::Sealed,
         output_bytes_max: None,
     }
 }

@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     coordinator::FromAgent,
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, ItemSource, MatrixAxis, Network, Outcome,
-        Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn, TaskKey,
-        TaskSpec, Usage,
+        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, MatrixAxis, Network,
+        Outcome, Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn,
+        TaskKey, TaskSpec, Usage,
     },
 };
 use bytes::Bytes;
@@ -52,6 +52,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
         resources,
         prop_oneof![Just(Network::None), Just(Network::Bridge)],
         option::of(1_u64..),
+        prop_oneof![Just(Isolation::Sealed), Just(Isolation::Fresh)],
     )
         .prop_map(
             |(
@@ -64,6 +65,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                 resources,
                 network,
                 output_bytes_max,
+                isolation,
             )| {
                 TaskSpec {
                     command,
@@ -75,6 +77,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                     resources,
                     network,
                     output_bytes_max,
+                    isolation,
                 }
             },
         )
@@ -256,6 +259,10 @@ fn broken_specifications_are_refused_with_the_path() {
     check_spec(|spec| spec.items = Some(pb::ItemSource { source: None }), "items.source: missing");
     check_spec(|spec| spec.task = None, "task: missing");
     check_spec(|spec| spec.task = Some(task(vec![1, 0])), "task.retry_on[1]: 0 is no value of RetryOn");
+    check_spec(
+        |spec| spec.task.as_mut().unwrap().isolation = 9,
+        "task.isolation: 9 is no value of Isolation",
+    );
     check_spec(|spec| spec.task.as_mut().unwrap().network = -1, "task.network: -1 is no value of Network");
     check_spec(|spec| spec.on_failure = 9, "on_failure: 9 is no value of FailurePolicy");
     check_spec(
