@@ -90,6 +90,8 @@ pub enum Outcome {
     TimedOut,
     /// Killed by the kernel for want of memory.
     OutOfMemory,
+    /// Failed after the kernel had refused it a process or thread for the pids limit.
+    PidsLimit,
     /// The command could not be started, and why.
     CouldNotStart(String),
     /// The image could not be found, pulled or built, and why.
@@ -115,6 +117,10 @@ pub struct Usage {
     pub system_micros: u64,
     /// Largest resident set of any one process.
     pub peak_memory_bytes: u64,
+    /// How often the kernel killed one of its processes for want of memory.
+    pub oom_kills: u32,
+    /// How often the kernel refused it a process or thread for the pids limit.
+    pub pids_refused: u32,
 }
 
 /// One of the two output streams.

@@ -290,6 +290,7 @@ fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
             RetryOn::Exit => v1::RetryOn::Exit,
             RetryOn::Timeout => v1::RetryOn::Timeout,
             RetryOn::Oom => v1::RetryOn::Oom,
+            RetryOn::Pids => v1::RetryOn::Pids,
         }))
     });
     Ok(v1::TaskSpec {

@@ -269,6 +269,8 @@ names! {
         Timeout = "timeout",
         /// Out of memory.
         Oom = "oom",
+        /// Too many processes and threads.
+        Pids = "pids",
     }
 }
 

@@ -59,7 +59,7 @@ task:
   workdir: /tmp
   timeout: 1m 30s
   retries: 2
-  retry_on: [exit, timeout, oom]
+  retry_on: [exit, timeout, oom, pids]
   resources: {cpus: 0.5, memory: 256MiB, pids: 100}
   network: bridge
   isolation: fresh

@@ -94,6 +94,7 @@ impl TaskSpec {
             Outcome::Exited(_) | Outcome::Signaled(_) => RetryOn::Exit,
             Outcome::TimedOut => RetryOn::Timeout,
             Outcome::OutOfMemory => RetryOn::Oom,
+            Outcome::PidsLimit => RetryOn::Pids,
             _ => return false,
         };
         outcome.class() == OutcomeClass::TaskFailure && self.retry_on.contains(&named)
@@ -110,11 +111,13 @@ pub enum RetryOn {
     Timeout,
     /// Out of memory.
     Oom,
+    /// The pids limit.
+    Pids,
 }
 
 impl RetryOn {
     /// All of them: the default policy.
-    pub const ALL: [Self; 3] = [Self::Exit, Self::Timeout, Self::Oom];
+    pub const ALL: [Self; 4] = [Self::Exit, Self::Timeout, Self::Oom, Self::Pids];
 }
 
 /// Limits of one worker. `None` means the agent's default.

@@ -68,7 +68,14 @@ pub(crate) fn report(attempt: AttemptKey, outcome: Outcome, stdout: &[u8]) -> Bo
     Box::new(Report {
         attempt,
         outcome,
-        usage: Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: 4 },
+        usage: Usage {
+            wall_micros: 1,
+            user_micros: 2,
+            system_micros: 3,
+            peak_memory_bytes: 4,
+            oom_kills: 5,
+            pids_refused: 6,
+        },
         stdout: Output::inline(Bytes::copy_from_slice(stdout)),
         stderr: Output::inline(Bytes::from_static(b"warning")),
     })

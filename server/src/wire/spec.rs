@@ -121,6 +121,7 @@ pub(super) fn task_to_proto(task: &TaskSpec) -> pb::TaskSpec {
         RetryOn::Exit => pb::RetryOn::Exit.into(),
         RetryOn::Timeout => pb::RetryOn::Timeout.into(),
         RetryOn::Oom => pb::RetryOn::Oom.into(),
+        RetryOn::Pids => pb::RetryOn::Pids.into(),
     };
     pb::TaskSpec {
         command: task.command.clone(),
@@ -147,6 +148,7 @@ fn retry_on(value: i32) -> Result<RetryOn, WireError> {
         pb::RetryOn::Exit => Ok(RetryOn::Exit),
         pb::RetryOn::Timeout => Ok(RetryOn::Timeout),
         pb::RetryOn::Oom => Ok(RetryOn::Oom),
+        pb::RetryOn::Pids => Ok(RetryOn::Pids),
     }
 }
 

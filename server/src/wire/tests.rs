@@ -33,6 +33,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
         ".{0,9}".prop_map(Outcome::EngineLost),
         Just(Outcome::TimedOut),
         Just(Outcome::OutOfMemory),
+        Just(Outcome::PidsLimit),
         Just(Outcome::OutputLimit),
         Just(Outcome::LeaseLost),
         Just(Outcome::Cancelled),
@@ -48,7 +49,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
         option::of(".{1,9}"),
         option::of(1_u64..),
         any::<u32>(),
-        subsequence(RetryOn::ALL.to_vec(), 1..=3),
+        subsequence(RetryOn::ALL.to_vec(), 1..=4),
         resources,
         prop_oneof![Just(Network::None), Just(Network::Bridge)],
         option::of(1_u64..),
@@ -139,11 +140,18 @@ proptest! {
     fn reports_are_read(
         attempt in keys(),
         ended in outcomes(),
-        usage in any::<(u64, u64, u64, u64)>(),
+        usage in any::<(u64, u64, u64, u64, u32, u32)>(),
         stdout in vec(any::<u8>(), 0..100),
         stored in any::<(u64, [u8; 32])>(),
     ) {
-        let usage = Usage { wall_micros: usage.0, user_micros: usage.1, system_micros: usage.2, peak_memory_bytes: usage.3 };
+        let usage = Usage {
+            wall_micros: usage.0,
+            user_micros: usage.1,
+            system_micros: usage.2,
+            peak_memory_bytes: usage.3,
+            oom_kills: usage.4,
+            pids_refused: usage.5,
+        };
         let message = pb::Report {
             attempt: Some(attempt_key_to_proto(attempt)),
             outcome: Some(outcome_to_proto(&ended)),
