@@ -90,14 +90,14 @@ pub enum Outcome {
     TimedOut,
     /// Killed by the kernel for want of memory.
     OutOfMemory,
+    /// Failed after the kernel had refused it a process or thread for the pids limit.
+    PidsLimit,
     /// The command could not be started, and why.
     CouldNotStart(String),
     /// The image could not be found, pulled or built, and why.
     ImageUnavailable(String),
     /// Killed for printing more than its limit.
     OutputLimit,
-    /// It failed, after the kernel had refused it a process or thread for the limit on their number.
-    PidsLimit,
     /// The worker ended under it.
     WorkerLost(String),
     /// The engine was not there, or lost the worker.
@@ -117,9 +117,9 @@ pub struct Usage {
     pub system_micros: u64,
     /// Largest resident set of any one process.
     pub peak_memory_bytes: u64,
-    /// How many of its processes the kernel killed for want of memory.
+    /// How often the kernel killed one of its processes for want of memory.
     pub oom_kills: u32,
-    /// How many processes and threads the kernel refused it for the limit on their number.
+    /// How often the kernel refused it a process or thread for the pids limit.
     pub pids_refused: u32,
 }
 
@@ -187,8 +187,6 @@ pub struct RunSpec {
     pub project_name: String,
     /// The image.
     pub image: ImageSpec,
-    /// What its tasks may do in a worker, and whether there is a second one in it.
-    pub isolation: Isolation,
     /// Environment variables, over the image's.
     pub env: BTreeMap<String, String>,
     /// Working directory; none means the image's.
@@ -207,15 +205,17 @@ pub struct RunSpec {
     pub output_bytes_max: u64,
     /// Stdin is to be read from the coordinator; else it is empty.
     pub has_input: bool,
+    /// How far its workers are shut off.
+    pub isolation: Isolation,
 }
 
-/// What a task may do in its worker, and whether there is a second task in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// How far a worker is shut off from what its attempts may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isolation {
-    /// Read-only root and a user without rights; the worker is used again while it is verified clean.
+    /// A read-only root and a user without rights; the worker is reused.
     #[default]
     Sealed,
-    /// Writable root and uid 0; each task has a worker of its own.
+    /// A writable root and user 0, in a worker of its own for each attempt.
     Fresh,
 }
 

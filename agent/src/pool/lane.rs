@@ -10,18 +10,18 @@
 
 mod recover;
 
+pub(super) use recover::{recall_all, run_adopted};
+
 use super::{
     Shared,
     board::{ClassId, LaneId, Mail},
     flight::{Flight, cut_message, never_began},
     made::Made,
-    worker,
 };
 use crate::{
     domain::{Assignment, AttemptKey, Isolation, Outcome, Report, RunSpec},
     init_link::{InitEvent, InitLink, LinkError},
     runtime::{WorkerId, WorkerShape},
-    supervisor::Input,
 };
 use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 use tokio::{

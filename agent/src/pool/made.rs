@@ -190,7 +190,7 @@ impl Shared {
     }
 
     /// Waits for a time, and tells whether there was a free slot at its beginning and its end.
-    async fn is_quiet_for(&self, time: Duration) -> bool {
+    async fn is_quiet_for(self: &Arc<Self>, time: Duration) -> bool {
         let free = || self.is_closing() || self.with(|board, _| board.has_free_slot());
         let before = free();
         sleep(time).await;

@@ -11,8 +11,6 @@ mod flight;
 mod lane;
 mod left_over;
 mod made;
-#[cfg(test)]
-mod tests;
 mod worker;
 
 pub use adopt::{Adopted, adopt};
@@ -24,7 +22,7 @@ use crate::{
     runtime::WorkerId,
     supervisor::Input,
 };
-use board::{Board, Do, Kill, LaneId};
+use board::{Board, Do, Kill};
 use futures_util::FutureExt as _;
 use left_over::LeftOver;
 use made::Spares;

@@ -6,7 +6,7 @@ use super::{
     task::{attempts_from_proto, phase_from_proto},
 };
 use crate::{
-    domain::{Assignment, Phase, RunSpec},
+    domain::{Assignment, Isolation, Phase, RunSpec},
     supervisor::FromCoordinator,
 };
 use piecework_proto::v1;
@@ -91,6 +91,11 @@ fn run_spec(spec: v1::RunSpec) -> Result<RunSpec, WireError> {
         Ok(v1::Network::Bridge) => true,
         Err(_) => return Err(WireError::UnknownValue { field: "network", value: task.network }),
     };
+    let isolation = match v1::Isolation::try_from(task.isolation) {
+        Ok(v1::Isolation::Unspecified | v1::Isolation::Sealed) => Isolation::Sealed,
+        Ok(v1::Isolation::Fresh) => Isolation::Fresh,
+        Err(_) => return Err(WireError::UnknownValue { field: "isolation", value: task.isolation }),
+    };
     Ok(RunSpec {
         project_name: spec.project_name,
         image: image_from_proto(spec.image)?,
@@ -107,6 +112,7 @@ fn run_spec(spec: v1::RunSpec) -> Result<RunSpec, WireError> {
             OUTPUT_BYTES_MAX_DEFAULT
         },
         has_input: spec.has_input,
+        isolation,
     })
 }
 
@@ -139,6 +145,7 @@ mod tests {
                 timeout_millis: 1500,
                 env: [("A".to_owned(), "1".to_owned())].into(),
                 network: v1::Network::Bridge.into(),
+                isolation: v1::Isolation::Fresh.into(),
                 ..v1::TaskSpec::default()
             }),
             has_input: true,
@@ -177,6 +184,7 @@ mod tests {
             network: true,
             output_bytes_max: OUTPUT_BYTES_MAX_DEFAULT,
             has_input: true,
+            isolation: Isolation::Fresh,
         };
         assert_eq!(*first.spec, expected);
         let error = Incoming::default().message(assign(vec![], 1)).expect_err("a new session knows none");
@@ -186,12 +194,17 @@ mod tests {
     #[test]
     fn what_is_unknown_or_missing_is_named() {
         let task = v1::TaskSpec { network: 9, ..v1::TaskSpec::default() };
+        let isolated = v1::TaskSpec { isolation: 9, ..v1::TaskSpec::default() };
         let welcome = v1::Welcome { coordinator_epoch: 1, session_epoch: 1, ..v1::Welcome::default() };
         for (bad, error) in [
             (assign(vec![v1::RunSpec { task: None, ..spec() }], 1), WireError::Missing("run_spec.task")),
             (
                 assign(vec![v1::RunSpec { task: Some(task), ..spec() }], 1),
                 WireError::UnknownValue { field: "network", value: 9 },
+            ),
+            (
+                assign(vec![v1::RunSpec { task: Some(isolated), ..spec() }], 1),
+                WireError::UnknownValue { field: "isolation", value: 9 },
             ),
             (message(Message::Welcome(welcome)), WireError::Missing("welcome.heartbeat_millis")),
         ] {

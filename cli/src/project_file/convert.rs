@@ -3,8 +3,8 @@
 use super::{
     Submission,
     document::{
-        Build, BuiltIn, Command, Document, Items as ItemsDocument, ItemsFrom, Network, OnFailure, Range,
-        Reassemble, RetryOn, Scalar, Task,
+        Build, BuiltIn, Command, Document, Isolation, Items as ItemsDocument, ItemsFrom, Network, OnFailure,
+        Range, Reassemble, RetryOn, Scalar, Task,
     },
     files::{Collected, collect},
     items::{ITEMS_MAX, Items, unfit},
@@ -290,6 +290,7 @@ fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
             RetryOn::Exit => v1::RetryOn::Exit,
             RetryOn::Timeout => v1::RetryOn::Timeout,
             RetryOn::Oom => v1::RetryOn::Oom,
+            RetryOn::Pids => v1::RetryOn::Pids,
         }))
     });
     Ok(v1::TaskSpec {
@@ -312,6 +313,13 @@ fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
             Some(network) => match values::one_of("network", network, Network::ALL)? {
                 Network::None => v1::Network::None,
                 Network::Bridge => v1::Network::Bridge,
+            },
+        }),
+        isolation: i32::from(match &task.isolation {
+            None => v1::Isolation::Sealed,
+            Some(isolation) => match values::one_of("isolation", isolation, Isolation::ALL)? {
+                Isolation::Sealed => v1::Isolation::Sealed,
+                Isolation::Fresh => v1::Isolation::Fresh,
             },
         }),
         output_bytes_max: optional(task.output_limit.as_ref(), |text| {

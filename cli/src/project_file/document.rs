@@ -101,6 +101,10 @@ pub(super) struct Task {
     /// The network of the worker: `none` (the default: loopback only) or `bridge`.
     #[schemars(with = "Option<Network>")]
     pub(super) network: Option<Scalar>,
+    /// How far the worker is shut off: `sealed` (the default: a read-only root and a user without rights; the worker is
+    /// reused) or `fresh` (a writable root and user 0, in a new worker for every attempt).
+    #[schemars(with = "Option<Isolation>")]
+    pub(super) isolation: Option<Scalar>,
     /// Most that one attempt may print on stdout and stderr together, such as `10MiB`.
     #[schemars(with = "Option<SizeSchema>")]
     pub(super) output_limit: Option<Scalar>,
@@ -265,6 +269,8 @@ names! {
         Timeout = "timeout",
         /// Out of memory.
         Oom = "oom",
+        /// Too many processes and threads.
+        Pids = "pids",
     }
 }
 
@@ -275,6 +281,16 @@ names! {
         None = "none",
         /// The engine's default bridge.
         Bridge = "bridge",
+    }
+}
+
+names! {
+    /// How far a worker is shut off from what its attempts may change.
+    Isolation {
+        /// A read-only root and a user without rights; the worker is reused.
+        Sealed = "sealed",
+        /// A writable root and user 0, in a new worker for every attempt.
+        Fresh = "fresh",
     }
 }
 

@@ -134,5 +134,6 @@ fn run_spec() -> agent::RunSpec {
         network: false,
         output_bytes_max: 1,
         has_input: false,
+        isolation: agent::Isolation::Sealed,
     }
 }

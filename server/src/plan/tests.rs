@@ -2,8 +2,8 @@
 
 use super::{CommandTemplate, check_item, command, item, task_count, validate};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Item, ItemSource, MatrixAxis, Network, Phase, ProjectSpec,
-    Reassemble, Resources, RetryOn, TaskSpec,
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network, Phase,
+    ProjectSpec, Reassemble, Resources, RetryOn, TaskSpec,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ fn task(command: &[&str]) -> TaskSpec {
         retry_on: RetryOn::ALL.to_vec(),
         resources: Resources::default(),
         network: Network::None,
+        isolation: Isolation::Sealed,
         output_bytes_max: None,
     }
 }

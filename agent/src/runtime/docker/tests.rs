@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, ImageFile, Outcome, OutputStream, Phase, RunSpec},
+    domain::{AttemptKey, ImageFile, Isolation, Outcome, OutputStream, Phase, RunSpec},
     init_link::{self, InitEvent, InitExit, InitReceiver, InitSender, InitState, LinkError, RunCommand},
     sweep::{Swept, sweep},
 };
@@ -85,6 +85,7 @@ impl Bench {
             network: false,
             output_bytes_max: 1 << 20,
             has_input: false,
+            isolation: Isolation::Sealed,
         };
         WorkerSpec { id: self.id(index), image, run: Arc::new(run) }
     }

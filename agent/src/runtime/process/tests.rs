@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, ImageFile, Outcome, Phase, RunSpec},
+    domain::{AttemptKey, ImageFile, Isolation, Outcome, Phase, RunSpec},
     init_link::{self, InitEvent, InitReceiver, InitSender, InitState, RunCommand},
     sweep::{Swept, sweep},
 };
@@ -56,6 +56,7 @@ async fn spec(runtime: &ProcessRuntime, id: &str) -> WorkerSpec {
         network: false,
         output_bytes_max: 1 << 20,
         has_input: false,
+        isolation: Isolation::Sealed,
     };
     WorkerSpec { id: WorkerId(id.into()), image: prepared, run: Arc::new(run) }
 }

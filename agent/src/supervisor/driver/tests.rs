@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{ImageSpec, Outcome, Output, Phase, RunSpec, Usage},
+    domain::{ImageSpec, Isolation, Outcome, Output, Phase, RunSpec, Usage},
     supervisor::{CoreConfig, FromCoordinator},
 };
 use bytes::Bytes;
@@ -160,6 +160,7 @@ fn assignment(index: u32) -> Assignment {
         network: false,
         output_bytes_max: 1,
         has_input: false,
+        isolation: Isolation::Sealed,
     };
     Assignment { attempt: key(index), command: vec!["true".into()], spec: Arc::new(spec) }
 }

@@ -1,7 +1,7 @@
 //! A core under test, and a strict record of what it wants done.
 
 use crate::{
-    domain::{Assignment, AttemptKey, ImageSpec, Outcome, Output, Phase, Report, RunSpec, Usage},
+    domain::{Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Output, Phase, Report, RunSpec, Usage},
     supervisor::{ConnectionId, Core, CoreConfig, Effects, FromCoordinator, Input, ToCoordinator},
 };
 use bytes::Bytes;
@@ -150,6 +150,7 @@ pub(super) fn assign(attempts: &[AttemptKey]) -> FromCoordinator {
         network: false,
         output_bytes_max: 1 << 20,
         has_input: false,
+        isolation: Isolation::Sealed,
     });
     let assignment = |attempt: &AttemptKey| Assignment {
         attempt: *attempt,
