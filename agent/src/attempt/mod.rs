@@ -180,7 +180,7 @@ async fn live(
         (run::lost(attempt, Outcome::WorkerLost(why.into())), None)
     });
     tracing::debug!(%attempt, outcome = ?report.outcome, "attempt ended");
-    if env.inputs.send(Input::Ended(report)).await.is_err() {
+    if env.inputs.send(Input::Ended(vec![report])).await.is_err() {
         // The driver is gone, and nobody keeps the ending but init.
         return;
     }

@@ -44,6 +44,7 @@ impl Incoming {
                 FromCoordinator::Settled(attempts_from_proto(settled.attempts)?)
             }
             Some(Message::Cancel(cancel)) => FromCoordinator::Cancel(attempts_from_proto(cancel.attempts)?),
+            Some(Message::Recall(recall)) => FromCoordinator::Recall(attempts_from_proto(recall.attempts)?),
             Some(Message::Heartbeat(v1::Heartbeat {})) => FromCoordinator::Heartbeat,
             // A newer coordinator says something that this version does not know. Its number counts all the same.
             None => FromCoordinator::Settled(Vec::new()),

@@ -116,6 +116,7 @@ pub(crate) fn to_agent(message: ToAgent) -> FromCoordinator {
         }
         ToAgent::Settled(attempts) => FromCoordinator::Settled(all_down(attempts)),
         ToAgent::Heartbeat => FromCoordinator::Heartbeat,
+        ToAgent::Recall(attempts) => FromCoordinator::Recall(all_down(attempts)),
         ToAgent::Cancel(attempts) => FromCoordinator::Cancel(all_down(attempts)),
     }
 }

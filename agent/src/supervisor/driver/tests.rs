@@ -138,13 +138,13 @@ fn key(index: u32) -> AttemptKey {
 
 fn ended(index: u32) -> Input {
     let nothing = || Output::Inline(Bytes::new());
-    Input::Ended(Report {
+    Input::Ended(vec![Report {
         attempt: key(index),
         outcome: Outcome::Exited(0),
         usage: Usage::default(),
         stdout: nothing(),
         stderr: nothing(),
-    })
+    }])
 }
 
 fn assignment(index: u32) -> Assignment {
