@@ -77,6 +77,13 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     let listener = listen(&args.socket)?;
     // In the socket's directory, which is the current one now; later init might not be allowed to.
     let begun = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(frame::BEGUN)?;
+    // Some engines give a tmpfs the mode of the directory that it is mounted on, and not the one they were told. Its
+    // root is init's own, so init can do that without a right of its own.
+    for place in &args.writable {
+        fs::set_permissions(place, fs::Permissions::from_mode(0o1777)).map_err(|error| {
+            io::Error::other(format!("{} can't be made writable for tasks: {error}", place.display()))
+        })?;
+    }
     chdir(args.workdir.as_deref().unwrap_or(Path::new("/")))?;
     privileges::hide_init()?;
     let spawner = Spawner::new(Setting { root: args.root, user: args.task_user })?;

@@ -1,6 +1,7 @@
 //! Objects of the worker's IPC namespace: they outlive the processes that made them.
 
 use super::{Stain, root::Root};
+use crate::privileges::TaskUser;
 use std::{ffi::c_int, fs, mem::MaybeUninit, path::PathBuf};
 
 /// The kernel's numbers of calls that libc does not name; all of them answer to everybody.
@@ -66,9 +67,9 @@ fn ids(file: &str) -> Vec<c_int> {
 pub(super) struct MessageQueues(Option<(PathBuf, Root)>);
 
 impl MessageQueues {
-    pub(super) fn new(point: Option<PathBuf>) -> Self {
+    pub(super) fn new(point: Option<PathBuf>, user: TaskUser) -> Self {
         Self(point.and_then(|point| {
-            let root = Root::new(&point).ok()?;
+            let root = Root::new(&point, user.uid).ok()?;
             Some((point, root))
         }))
     }

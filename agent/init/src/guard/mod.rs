@@ -108,7 +108,7 @@ impl Guard {
         let (mut tmpfs, mut unverifiable) = (Vec::new(), None);
         for place in places {
             match place {
-                Place::Tmpfs(point) => tmpfs.push(Tmpfs::new(point)?),
+                Place::Tmpfs(point) => tmpfs.push(Tmpfs::new(point, user)?),
                 Place::Other(point) => {
                     let why = format!(
                         "{} is writable for tasks, and is no empty tmpfs whose state could be compared",
@@ -118,7 +118,7 @@ impl Guard {
                 }
             }
         }
-        let queues = MessageQueues::new(queues);
+        let queues = MessageQueues::new(queues, user);
         if !queues.are_seen() {
             unverifiable.get_or_insert("no file system shows the POSIX message queues".into());
         }

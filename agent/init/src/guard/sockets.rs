@@ -1,38 +1,32 @@
 //! Sockets that outlive their processes: connections in TIME_WAIT, or that still have something to send. Only the counts
-//! of the worker's own network namespace are compared; the others in these files are the whole machine's.
+//! of the worker's own network namespace are compared; the others beside them are the whole machine's.
 
 use super::Stain;
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-/// Longest of the files.
+/// How many counts there are at present.
+const COUNTS: usize = 8;
+
+/// Longest that the file may be.
 const FILE_BYTES_MAX: usize = 1 << 10;
 
-/// `/proc/net/sockstat` and `sockstat6`, and how they were at the start.
+/// `/proc/net/sockstat`, and how it was at the start. It tells of both versions of IP: `used` counts every socket, and `tw`
+/// what is left of connections of either.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    files: Vec<(File, Vec<u64>)>,
+    file: File,
+    before: Vec<u64>,
 }
 
 impl Sockets {
     pub(super) fn open() -> io::Result<Self> {
-        let mut files = Vec::new();
-        for path in ["/proc/self/net/sockstat", "/proc/self/net/sockstat6"] {
-            match File::open(path) {
-                Ok(file) => {
-                    let counts = counts(&file)?;
-                    files.push((file, counts));
-                }
-                // A kernel without version 6 lacks its file.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self { files })
+        let file = File::open("/proc/self/net/sockstat")?;
+        Ok(Self { before: counts(&file)?, file })
     }
 
     pub(super) fn look(&self) -> Result<(), Stain> {
-        let same = |(file, before): &(File, Vec<u64>)| counts(file).is_ok_and(|counts| counts == *before);
-        if self.files.iter().all(same) { Ok(()) } else { Err(Stain::Sockets) }
+        let is_same = counts(&self.file).is_ok_and(|counts| counts == self.before);
+        if is_same { Ok(()) } else { Err(Stain::Sockets) }
     }
 }
 
@@ -44,9 +38,14 @@ fn counts(file: &File) -> io::Result<Vec<u64>> {
 
 /// The numbers behind `used`, `inuse` and `tw`.
 fn parse(text: &str) -> Vec<u64> {
-    let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    let counted = words.windows(2).filter(|pair| matches!(pair[0], "used" | "inuse" | "tw"));
-    counted.filter_map(|pair| pair[1].parse().ok()).collect()
+    let mut words = text.split_ascii_whitespace();
+    let mut counts = Vec::with_capacity(COUNTS);
+    while let Some(word) = words.next() {
+        if matches!(word, "used" | "inuse" | "tw") {
+            counts.extend(words.next().and_then(|count| count.parse::<u64>().ok()));
+        }
+    }
+    counts
 }
 
 #[cfg(test)]

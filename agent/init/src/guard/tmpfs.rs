@@ -15,8 +15,8 @@ pub(super) struct Tmpfs {
 }
 
 impl Tmpfs {
-    pub(super) fn new(point: PathBuf) -> nix::Result<Self> {
-        let root = Root::new(&point)?;
+    pub(super) fn new(point: PathBuf, user: TaskUser) -> nix::Result<Self> {
+        let root = Root::new(&point, user.uid)?;
         Ok(Self { before: root.usage()?, root, point })
     }
 

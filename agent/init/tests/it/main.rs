@@ -4,6 +4,7 @@
 
 mod client;
 mod endings;
+mod fuzz;
 mod hostile;
 mod lasting;
 mod output;

@@ -26,7 +26,8 @@ ip link set lo up
 cut -d' ' -f5 /proc/self/mountinfo | while read -r point; do
     case "$point" in "$DIR"|/tmp|/dev/shm|/mnt|/dev/mqueue|/proc) ;; *) mount -o remount,bind,ro "$point" 2>/dev/null || true ;; esac
 done
-exec "$INIT" --socket "$DIR/init.sock" --task-user 65532:65532
+chmod 755 /tmp
+exec "$INIT" --socket "$DIR/init.sock" --task-user 65532:65532 --writable /tmp
 "#;
 
 struct Sealed {
