@@ -176,6 +176,8 @@ pub struct Assignment {
     pub attempt: AttemptKey,
     /// Program and arguments, complete.
     pub command: Vec<String>,
+    /// All of its stdin, with [`StdinFrom::Assignment`]; else nothing.
+    pub stdin: Bytes,
     /// What it has in common with its phase's other attempts.
     pub spec: Arc<RunSpec>,
 }
@@ -203,10 +205,24 @@ pub struct RunSpec {
     pub network: bool,
     /// Most bytes on stdout and stderr together.
     pub output_bytes_max: u64,
-    /// Stdin is to be read from the coordinator; else it is empty.
-    pub has_input: bool,
+    /// Where stdin comes from.
+    pub stdin: StdinFrom,
     /// How far its workers are shut off.
     pub isolation: Isolation,
+}
+
+/// Where the stdin of an attempt comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StdinFrom {
+    /// It is empty.
+    #[default]
+    Nothing,
+    /// It came with the assignment.
+    Assignment,
+    /// The file with this SHA-256, from the cache of files.
+    File([u8; 32]),
+    /// It is read from the coordinator while the attempt runs.
+    Coordinator,
 }
 
 /// How far a worker is shut off from what its attempts may change.

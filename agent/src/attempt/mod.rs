@@ -14,7 +14,7 @@ use crate::{
 };
 use output::Growing;
 pub(crate) use output::Sink;
-pub(crate) use stdin::{Feed, StdinItem};
+pub(crate) use stdin::{Feed, Stdin, StdinItem};
 use std::sync::Arc;
 use stdin::StdinSource;
 use tokio::sync::mpsc;

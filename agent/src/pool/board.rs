@@ -127,7 +127,7 @@ fn alike(one: &RunSpec, other: &RunSpec) -> bool {
         pids_max,
         network,
         output_bytes_max: _,
-        has_input: _,
+        stdin: _,
     } = one;
     *isolation == other.isolation
         && *cpus_milli == other.cpus_milli

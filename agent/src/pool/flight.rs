@@ -2,10 +2,10 @@
 
 use crate::{
     attempt::{
-        Env, Feed, Sink, StdinItem,
+        Env, Feed, Sink, Stdin, StdinItem,
         output::{Growing, OutputGap},
     },
-    domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, RunSpec, Usage},
+    domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, RunSpec, StdinFrom, Usage},
     init_link::{InitExit, InitLink, LinkError, RunCommand},
     outbox::OutboxError,
 };
@@ -100,7 +100,7 @@ impl Flight {
             workdir: workdir.map(|dir| dir.to_path_buf()),
             timeout: run.timeout,
             output_bytes_max: run.output_bytes_max,
-            has_stdin: run.has_input,
+            has_stdin: run.stdin != StdinFrom::Nothing,
         }
     }
 
@@ -109,10 +109,15 @@ impl Flight {
         self.streams.as_ref().map_or([0, 0], |streams| [streams.stdout.length(), streams.stderr.length()])
     }
 
-    /// init has begun it.
-    pub(super) fn begin(&mut self, env: &Env, has_stdin: bool, stdin_offset: u64) {
+    /// init has begun it, and has so much of its stdin.
+    pub(super) fn begin(&mut self, env: &Env, stdin_offset: u64) {
         self.begun.get_or_insert_with(Instant::now);
-        self.stdin = has_stdin.then(|| Feed::begin(&*env.stdin, self.attempt, stdin_offset));
+        let stdin = match &self.assignment {
+            Some(assignment) => Stdin::of(assignment),
+            // The coordinator knows what it was, and that it was none.
+            None => Some(Stdin::Coordinator),
+        };
+        self.stdin = stdin.map(|stdin| stdin.feed(env, self.attempt, stdin_offset));
     }
 
     /// Takes some of its output. Tells what to acknowledge, if it is time.

@@ -315,12 +315,9 @@ impl Lane {
             match event {
                 InitEvent::Started(run) => {
                     let stdin_sent = self.link.stdin_sent(run);
+                    let env = self.shared.env.clone();
                     if let Some(flight) = self.flight(run) {
-                        let has_stdin = flight.assignment.as_ref().is_some_and(|assignment| assignment.spec.has_input);
-                        let env = self.shared.env.clone();
-                        if let Some(flight) = self.flight(run) {
-                            flight.begin(&env, has_stdin, stdin_sent);
-                        }
+                        flight.begin(&env, stdin_sent);
                     }
                 }
                 InitEvent::Output { run, stream, offset, bytes } => {

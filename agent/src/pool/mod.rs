@@ -18,7 +18,7 @@ pub use worker::WorkerNames;
 
 use crate::{
     attempt::Env,
-    domain::{Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Report, RunSpec},
+    domain::{Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Report, RunSpec, StdinFrom},
     runtime::WorkerId,
     supervisor::Input,
 };
@@ -170,7 +170,7 @@ fn unknown() -> Arc<RunSpec> {
         pids_max: None,
         network: false,
         output_bytes_max: 0,
-        has_input: false,
+        stdin: StdinFrom::Nothing,
     })
 }
 

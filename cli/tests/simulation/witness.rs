@@ -47,6 +47,7 @@ impl ProjectPlan {
             resources: Resources::default(),
             network: Network::None,
             isolation: Isolation::Sealed,
+            stdin: None,
             output_bytes_max: None,
         };
         Arc::new(ProjectSpec {

@@ -14,5 +14,5 @@ pub use project::{Project, ProjectState, TaskCounts};
 pub use report::{Output, OutputBody, OutputStream, Report};
 pub use spec::{
     BuiltIn, FailurePolicy, ITEMS_MAX, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis,
-    Network, ProjectSpec, Reassemble, Resources, RetryOn, SPLIT_ITEM_BYTES_MAX, TaskSpec,
+    Network, ProjectSpec, Reassemble, Resources, RetryOn, SPLIT_ITEM_BYTES_MAX, Stdin, TaskSpec,
 };

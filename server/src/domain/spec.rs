@@ -84,6 +84,24 @@ pub struct TaskSpec {
     /// How far its worker is shut off. Documents that were stored before there was a choice have none.
     #[serde(default)]
     pub isolation: Isolation,
+    /// What it reads on its stdin.
+    #[serde(default)]
+    pub stdin: Option<Stdin>,
+}
+
+/// What a task reads on its stdin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// A text with placeholders.
+    Template(String),
+    /// A file of the submission.
+    File {
+        /// SHA-256 of its contents.
+        sha256: [u8; 32],
+        /// Length in bytes.
+        length: u64,
+    },
 }
 
 impl TaskSpec {

@@ -23,6 +23,7 @@ pub(crate) fn task_spec() -> TaskSpec {
         resources: Resources { cpus_milli: Some(500), ..Resources::default() },
         network: Network::None,
         isolation: Isolation::Sealed,
+        stdin: None,
         output_bytes_max: None,
     }
 }

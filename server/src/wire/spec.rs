@@ -3,7 +3,7 @@
 use super::error::{WireError, WireErrorKind, Within, known, nonzero, sha256, unspecified};
 use crate::domain::{
     BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network,
-    ProjectSpec, Reassemble, Resources, RetryOn, TaskSpec,
+    ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
 };
 use pb::{image_spec::Image, item_source::Source, reassemble_spec::How};
 use piecework_proto::v1 as pb;
@@ -105,6 +105,7 @@ fn task(task: pb::TaskSpec) -> Result<TaskSpec, WireError> {
             pb::Isolation::Unspecified | pb::Isolation::Sealed => Isolation::Sealed,
             pb::Isolation::Fresh => Isolation::Fresh,
         },
+        stdin: task.stdin.map(stdin).transpose().within("stdin")?,
     })
 }
 
@@ -138,7 +139,27 @@ pub(super) fn task_to_proto(task: &TaskSpec) -> pb::TaskSpec {
         network: network.into(),
         output_bytes_max: task.output_bytes_max.unwrap_or_default(),
         isolation: isolation.into(),
+        stdin: task.stdin.as_ref().map(stdin_to_proto),
     }
+}
+
+fn stdin(stdin: pb::Stdin) -> Result<Stdin, WireError> {
+    Ok(match stdin.source.ok_or_else(|| WireError::missing("source"))? {
+        pb::stdin::Source::Template(text) => Stdin::Template(text),
+        pb::stdin::Source::File(file) => {
+            Stdin::File { sha256: sha256("file.sha256", &file.sha256)?, length: file.length }
+        }
+    })
+}
+
+fn stdin_to_proto(stdin: &Stdin) -> pb::Stdin {
+    let source = match stdin {
+        Stdin::Template(text) => pb::stdin::Source::Template(text.clone()),
+        Stdin::File { sha256, length } => {
+            pb::stdin::Source::File(pb::StdinFile { sha256: sha256.to_vec(), length: *length })
+        }
+    };
+    pb::Stdin { source: Some(source) }
 }
 
 /// The path is that of a list's element, so the field itself has no name.

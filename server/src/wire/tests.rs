@@ -6,7 +6,7 @@ use crate::{
     domain::{
         AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, MatrixAxis, Network,
         Outcome, Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn,
-        TaskKey, TaskSpec, Usage,
+        Stdin, TaskKey, TaskSpec, Usage,
     },
 };
 use bytes::Bytes;
@@ -54,6 +54,10 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
         prop_oneof![Just(Network::None), Just(Network::Bridge)],
         option::of(1_u64..),
         prop_oneof![Just(Isolation::Sealed), Just(Isolation::Fresh)],
+        option::of(prop_oneof![
+            ".{0,9}".prop_map(Stdin::Template),
+            any::<([u8; 32], u64)>().prop_map(|(sha256, length)| Stdin::File { sha256, length }),
+        ]),
     )
         .prop_map(
             |(
@@ -67,6 +71,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                 network,
                 output_bytes_max,
                 isolation,
+                stdin,
             )| {
                 TaskSpec {
                     command,
@@ -79,6 +84,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                     network,
                     output_bytes_max,
                     isolation,
+                    stdin,
                 }
             },
         )
@@ -267,6 +273,10 @@ fn broken_specifications_are_refused_with_the_path() {
     check_spec(|spec| spec.items = Some(pb::ItemSource { source: None }), "items.source: missing");
     check_spec(|spec| spec.task = None, "task: missing");
     check_spec(|spec| spec.task = Some(task(vec![1, 0])), "task.retry_on[1]: 0 is no value of RetryOn");
+    check_spec(
+        |spec| spec.task.as_mut().unwrap().stdin = Some(pb::Stdin { source: None }),
+        "task.stdin.source: missing",
+    );
     check_spec(
         |spec| spec.task.as_mut().unwrap().isolation = 9,
         "task.isolation: 9 is no value of Isolation",

@@ -2,7 +2,7 @@
 
 use super::{LINK_LOSSES_MAX, Lane};
 use crate::{
-    domain::{AttemptKey, Outcome, Phase},
+    domain::{AttemptKey, Outcome},
     init_link::{HeldState, Hello, InitEvent, InitLink, LinkError, Offsets},
     pool::{
         Shared,
@@ -179,12 +179,8 @@ impl Lane {
         for held in &hello.held {
             let Some(flight) = self.flights.iter_mut().find(|flight| flight.run == held.run) else { continue };
             if let HeldState::Running { stdin_bytes, .. } = held.state {
-                // What was sent to init and did not arrive is read from the coordinator again.
-                let has_stdin = match &flight.assignment {
-                    Some(assignment) => assignment.spec.has_input,
-                    None => flight.attempt.phase == Phase::Reassemble,
-                };
-                flight.begin(&env, has_stdin, stdin_bytes);
+                // What was sent to init and did not arrive is read again.
+                flight.begin(&env, stdin_bytes);
             }
             flight.kill_again(&mut self.link);
         }

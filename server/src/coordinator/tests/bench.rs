@@ -37,6 +37,7 @@ pub(super) fn task_spec() -> TaskSpec {
         resources: Resources::default(),
         network: Network::None,
         isolation: Isolation::Sealed,
+        stdin: None,
         output_bytes_max: None,
     }
 }
