@@ -375,6 +375,12 @@ impl InitLink {
         if ended { Err(LinkError::Closed) } else { Ok(()) }
     }
 
+    /// Hangs up, for init to hear at once.
+    pub async fn close(&mut self) {
+        // One that is gone has heard.
+        let _ = self.writer.shutdown().await;
+    }
+
     fn decode(&mut self) -> Result<Option<Event>, LinkError> {
         let Some((event, length)) = frame::decode(&self.received)? else { return Ok(None) };
         let _ = self.received.split_to(length);

@@ -57,18 +57,18 @@ async fn look(runtime: &dyn Runtime, in_outbox: &BTreeSet<AttemptKey>, worker: W
                 tracing::info!(%worker, "a worker without attempts is swept");
                 return None;
             }
-            // Those in front of them that are in the outbox.
-            let first = attempts.first().map_or(0, |(run, _)| *run);
-            link.link.release(first - 1);
             link.hello.held.retain(|held| held.run < from && held.state != HeldState::Queued);
             tracing::info!(%worker, ?attempts, "adopted");
             Some(Adopted { worker, attempts, link: Some(link) })
         }
         Err(error) if error.may_pass() => {
-            let begun = runtime.begun(&worker);
-            let attempt = begun.attempt.filter(|attempt| !in_outbox.contains(attempt))?;
-            tracing::warn!(%attempt, %worker, %error, "adopted, although its worker can't be reached yet");
-            Some(Adopted { worker, attempts: vec![(begun.run, attempt)], link: None })
+            let mut attempts = runtime.begun(&worker)?.attempts;
+            attempts.retain(|(_, attempt)| !in_outbox.contains(attempt));
+            if attempts.is_empty() {
+                return None;
+            }
+            tracing::warn!(?attempts, %worker, %error, "adopted, although their worker can't be reached yet");
+            Some(Adopted { worker, attempts, link: None })
         }
         Err(error) => {
             tracing::warn!(%worker, %error, "a worker that can't be reached is swept");

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// How much work is sent to a worker ahead of need, in microseconds of observed run time.
 const AHEAD_MICROS: u64 = 20_000;
@@ -49,17 +50,32 @@ pub(super) struct Mail {
     pub(super) released: u64,
 }
 
+/// How often an attempt that never began may be put back because its worker died, in times.
+const LOSSES_MAX: u8 = 3;
+
+/// How long attempts may wait on the board while no slot is free, in milliseconds.
+const WAIT_MILLIS: u64 = 100;
+
 /// Where an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Place {
     Waiting(ClassId),
-    Lane(LaneId, u64),
+    /// With a lane, as this run; the token tells everything that works on it that it is to be killed.
+    Lane(LaneId, u64, CancellationToken),
+}
+
+/// An attempt that a lane was given.
+#[derive(Debug)]
+pub(super) struct Pulled {
+    pub(super) assignment: Assignment,
+    pub(super) kill: CancellationToken,
 }
 
 #[derive(Debug)]
 struct Waiting {
     /// The order of arrival, over all classes.
     turn: u64,
+    since: Instant,
     assignment: Assignment,
 }
 
@@ -94,7 +110,7 @@ pub(super) enum Kill {
     /// It had not been taken by any lane, and is gone from the board.
     Waited,
     /// Its lane was told.
-    Told(LaneId),
+    Told,
     /// It is not here.
     Unknown,
 }
@@ -109,6 +125,8 @@ pub(super) struct Board {
     classes: BTreeMap<ClassId, Class>,
     lanes: HashMap<LaneId, Lane>,
     places: HashMap<AttemptKey, Place>,
+    /// How often attempts were put back because their worker died.
+    losses: HashMap<AttemptKey, u8>,
     closing: bool,
 }
 
@@ -148,6 +166,7 @@ impl Board {
             classes: BTreeMap::new(),
             lanes: HashMap::new(),
             places: HashMap::new(),
+            losses: HashMap::new(),
             closing: false,
         }
     }
@@ -182,6 +201,7 @@ impl Board {
 
     /// Takes attempts to run, in this order. One that is here already is not taken a second time.
     pub(super) fn add(&mut self, assignments: Vec<Assignment>, to_do: &mut Vec<Do>) {
+        let since = Instant::now();
         for assignment in assignments {
             let attempt = assignment.attempt;
             if self.places.contains_key(&attempt) {
@@ -192,7 +212,7 @@ impl Board {
             let turn = self.number();
             self.places.insert(attempt, Place::Waiting(class));
             if let Some(class) = self.classes.get_mut(&class) {
-                class.waiting.push_back(Waiting { turn, assignment });
+                class.waiting.push_back(Waiting { turn, since, assignment });
             }
         }
         self.give_slots(to_do);
@@ -248,7 +268,11 @@ impl Board {
     }
 
     /// A lane for attempts that run already. It has a slot, even if there are too many of its kind.
-    pub(super) fn adopt(&mut self, attempts: &[(u64, AttemptKey)], run: Arc<RunSpec>) -> LaneId {
+    pub(super) fn adopt(
+        &mut self,
+        attempts: &[(u64, AttemptKey)],
+        run: Arc<RunSpec>,
+    ) -> (LaneId, Vec<CancellationToken>) {
         let (id, class) = (LaneId(self.number()), ClassId(self.number()));
         let project = attempts.first().map_or(0, |(_, attempt)| attempt.project);
         // Its worker was made from what is not known any more: nothing else is ever alike.
@@ -267,10 +291,11 @@ impl Board {
         );
         self.busy += 1;
         self.insert_lane(id, class, false);
-        for (run, attempt) in attempts {
-            self.places.insert(*attempt, Place::Lane(id, *run));
+        let kills: Vec<_> = attempts.iter().map(|_| CancellationToken::new()).collect();
+        for ((run, attempt), kill) in attempts.iter().zip(&kills) {
+            self.places.insert(*attempt, Place::Lane(id, *run, kill.clone()));
         }
-        id
+        (id, kills)
     }
 
     pub(super) fn notify(&self, lane: LaneId) -> Option<Arc<Notify>> {
@@ -291,7 +316,7 @@ impl Board {
 
     /// Work for a lane that has a slot: what its class may have now, as far as the lane has room. `held` runs are with its
     /// init and have not ended, of at most `held_max`; the first of those now given has the number `first`.
-    pub(super) fn pull(&mut self, lane_id: LaneId, held: usize, held_max: usize, first: u64) -> Vec<Assignment> {
+    pub(super) fn pull(&mut self, lane_id: LaneId, held: usize, held_max: usize, first: u64) -> Vec<Pulled> {
         let Some(lane) = self.lanes.get_mut(&lane_id) else { return Vec::new() };
         if !lane.has_slot || self.closing {
             return Vec::new();
@@ -316,48 +341,76 @@ impl Board {
         while pulled.len() < room.min(share)
             && let Some(waiting) = class.waiting.pop_front_if(|waiting| !all_busy || waiting.turn < starving)
         {
-            let run = first + pulled.len() as u64;
-            self.places.insert(waiting.assignment.attempt, Place::Lane(lane_id, run));
-            pulled.push(waiting.assignment);
+            let (run, kill) = (first + pulled.len() as u64, CancellationToken::new());
+            let assignment = waiting.assignment;
+            self.places.insert(assignment.attempt, Place::Lane(lane_id, run, kill.clone()));
+            pulled.push(Pulled { assignment, kill });
         }
         pulled
     }
 
-    /// What a lane could not begin goes back to the front.
-    pub(super) fn put_back(&mut self, lane: LaneId, assignments: Vec<Assignment>, to_do: &mut Vec<Do>) {
-        let Some(class_id) = self.lanes.get(&lane).map(|lane| lane.class) else { return };
-        let turn = self.classes.values().filter_map(|class| class.waiting.front()).map(|first| first.turn).min();
+    /// What a lane could not begin goes back to the front. Returns what does not, and whether it was to be killed: that, and
+    /// what has been put back too often because its worker died.
+    pub(super) fn put_back(
+        &mut self,
+        lane: LaneId,
+        assignments: Vec<Assignment>,
+        worker_died: bool,
+        to_do: &mut Vec<Do>,
+    ) -> Vec<(AttemptKey, bool)> {
+        let mut kept_off = Vec::new();
+        let Some(class_id) = self.lanes.get(&lane).map(|lane| lane.class) else { return kept_off };
+        let fronts = self.classes.values().filter_map(|class| class.waiting.front());
+        let turn = fronts.map(|first| first.turn).min().unwrap_or(u64::MAX);
+        let since = Instant::now();
         for assignment in assignments.into_iter().rev() {
-            self.places.insert(assignment.attempt, Place::Waiting(class_id));
+            let attempt = assignment.attempt;
+            let killed = matches!(self.places.get(&attempt), Some(Place::Lane(_, _, kill)) if kill.is_cancelled());
+            let losses = self.losses.get(&attempt).copied().unwrap_or(0) + u8::from(worker_died);
+            if killed || losses > LOSSES_MAX {
+                self.forget(attempt);
+                kept_off.push((attempt, killed));
+                continue;
+            }
+            if losses > 0 {
+                self.losses.insert(attempt, losses);
+            }
+            self.places.insert(attempt, Place::Waiting(class_id));
             if let Some(class) = self.classes.get_mut(&class_id) {
-                let own = class.waiting.front().map_or(u64::MAX, |first| first.turn);
-                let turn = turn.unwrap_or(u64::MAX).min(own);
-                class.waiting.push_front(Waiting { turn, assignment });
+                class.waiting.push_front(Waiting { turn, since, assignment });
             }
         }
         self.give_slots(to_do);
+        self.call_busy(to_do);
+        kept_off
     }
 
-    /// If no slot is free, takes everything of the lane's class that waits off the board: it is not for the pool to keep.
-    pub(super) fn drain_if_full(&mut self, lane: LaneId) -> Vec<Assignment> {
+    /// What has waited for too long while no slot was free: it is not for the pool to keep. Lanes that are about to take
+    /// their first keep it.
+    pub(super) fn take_stuck(&mut self) -> Vec<Assignment> {
         if self.has_free_slot() {
             return Vec::new();
         }
-        let Some(class) = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class)) else {
-            return Vec::new();
-        };
-        let drained: Vec<_> = class.waiting.drain(..).map(|waiting| waiting.assignment).collect();
-        for assignment in &drained {
-            self.places.remove(&assignment.attempt);
+        let mut stuck = Vec::new();
+        for class in self.classes.values_mut() {
+            let waits_long = |waiting: &Waiting| waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS);
+            if class.waiting.get(class.opening).is_some_and(waits_long) {
+                stuck.extend(class.waiting.drain(class.opening..).map(|waiting| (waiting.turn, waiting.assignment)));
+            }
         }
-        drained
+        stuck.sort_by_key(|(turn, _)| *turn);
+        let stuck: Vec<_> = stuck.into_iter().map(|(_, assignment)| assignment).collect();
+        for assignment in &stuck {
+            self.forget(assignment.attempt);
+        }
+        stuck
     }
 
     /// Takes the one that has waited longest in a lane's class, to be ended without a worker.
     pub(super) fn take_first(&mut self, lane: LaneId) -> Option<Assignment> {
         let class = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class))?;
         let assignment = class.waiting.pop_front()?.assignment;
-        self.places.remove(&assignment.attempt);
+        self.forget(assignment.attempt);
         Some(assignment)
     }
 
@@ -442,6 +495,9 @@ impl Board {
     /// Nobody is to be told when its ending is in the outbox.
     pub(super) fn forget(&mut self, attempt: AttemptKey) {
         self.places.remove(&attempt);
+        if !self.losses.is_empty() {
+            self.losses.remove(&attempt);
+        }
     }
 
     /// A lane ends.
@@ -453,7 +509,7 @@ impl Board {
             }
             self.drop_class(lane.class);
         }
-        self.places.retain(|_, place| !matches!(place, Place::Lane(lane, _) if *lane == lane_id));
+        self.places.retain(|_, place| !matches!(place, Place::Lane(lane, ..) if *lane == lane_id));
         self.give_slots(to_do);
     }
 
@@ -466,31 +522,39 @@ impl Board {
     }
 
     /// An attempt is to be killed.
-    pub(super) fn kill(&mut self, attempt: AttemptKey) -> Kill {
+    pub(super) fn kill(&mut self, attempt: AttemptKey, to_do: &mut Vec<Do>) -> Kill {
         match self.places.get(&attempt) {
             Some(Place::Waiting(class)) => {
                 let class_id = *class;
-                self.places.remove(&attempt);
+                self.forget(attempt);
                 if let Some(class) = self.classes.get_mut(&class_id) {
                     class.waiting.retain(|waiting| waiting.assignment.attempt != attempt);
                 }
+                // One that is being opened for it may be wanted no more.
+                let opening = self.lanes.iter().filter(|(_, lane)| lane.class == class_id && lane.opening);
+                to_do.extend(opening.map(|(id, _)| Do::Look(*id)));
                 self.drop_class(class_id);
                 Kill::Waited
             }
-            Some(Place::Lane(lane_id, _)) => match self.lanes.get_mut(lane_id) {
-                Some(lane) => {
-                    lane.mail.kill.push(attempt);
-                    Kill::Told(*lane_id)
-                }
-                None => Kill::Unknown,
-            },
+            Some(Place::Lane(lane_id, _, kill)) => {
+                // At once, also where the lane waits for a disk or an engine.
+                kill.cancel();
+                let Some(lane) = self.lanes.get_mut(lane_id) else { return Kill::Unknown };
+                lane.mail.kill.push(attempt);
+                to_do.push(Do::Look(*lane_id));
+                Kill::Told
+            }
             None => Kill::Unknown,
         }
     }
 
     /// An attempt's ending is in the outbox. Endings of one lane come in order.
     pub(super) fn release(&mut self, attempt: AttemptKey) -> Option<LaneId> {
-        let Some(Place::Lane(lane_id, run)) = self.places.remove(&attempt) else { return None };
+        let place = self.places.remove(&attempt);
+        if !self.losses.is_empty() {
+            self.losses.remove(&attempt);
+        }
+        let Some(Place::Lane(lane_id, run, _)) = place else { return None };
         let lane = self.lanes.get_mut(&lane_id)?;
         lane.mail.released = lane.mail.released.max(run);
         Some(lane_id)
@@ -505,13 +569,19 @@ impl Board {
         self.lanes.keys().copied().collect()
     }
 
+    /// What a lane is charged with.
+    pub(super) fn attempts_of(&self, lane: LaneId) -> Vec<AttemptKey> {
+        let with = |place: &Place| matches!(place, Place::Lane(other, ..) if *other == lane);
+        self.places.iter().filter(|(_, place)| with(place)).map(|(attempt, _)| *attempt).collect()
+    }
+
     /// How many lanes hold what the outbox does not have yet.
     pub(super) fn unreleased_lanes(&self) -> usize {
         let mut lanes: Vec<_> = self
             .places
             .values()
             .filter_map(|place| match place {
-                Place::Lane(lane, _) => Some(*lane),
+                Place::Lane(lane, ..) => Some(*lane),
                 Place::Waiting(_) => None,
             })
             .collect();

@@ -61,11 +61,12 @@ impl Streams {
 
 impl Flight {
     /// One that is about to be sent.
-    pub(super) fn new(run: u64, assignment: Assignment) -> Self {
-        Self { assignment: Some(assignment.clone()), ..Self::bare(run, assignment.attempt) }
+    pub(super) fn new(run: u64, assignment: Assignment, kill: CancellationToken) -> Self {
+        let attempt = assignment.attempt;
+        Self { assignment: Some(assignment), ..Self::bare(run, attempt, kill) }
     }
 
-    fn bare(run: u64, attempt: AttemptKey) -> Self {
+    fn bare(run: u64, attempt: AttemptKey, kill: CancellationToken) -> Self {
         Self {
             run,
             attempt,
@@ -74,15 +75,20 @@ impl Flight {
             streams: None,
             stdin: None,
             stdin_failed: None,
-            kill: CancellationToken::new(),
+            kill,
             hung_at: None,
             followed: false,
         }
     }
 
     /// One that an earlier process of the agent has sent, and of which it may have kept some output.
-    pub(super) async fn resume(env: &Env, run: u64, attempt: AttemptKey) -> Result<Self, OutboxError> {
-        let mut flight = Self::bare(run, attempt);
+    pub(super) async fn resume(
+        env: &Env,
+        run: u64,
+        attempt: AttemptKey,
+        kill: CancellationToken,
+    ) -> Result<Self, OutboxError> {
+        let mut flight = Self::bare(run, attempt, kill);
         let kill = &flight.kill;
         let (stdout, stderr) = env.resumed_sinks(attempt, kill).await?;
         flight.streams = Some(Box::new(Streams { stdout, stderr }));

@@ -14,7 +14,7 @@ pub(super) use recover::{recall_all, run_adopted};
 
 use super::{
     Shared,
-    board::{ClassId, LaneId, Mail},
+    board::{ClassId, LaneId, Mail, Pulled},
     flight::{Flight, cut_message, never_began},
     made::Made,
 };
@@ -105,14 +105,10 @@ enum Ended {
 
 /// Runs a new lane from its worker's making to its end.
 pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
-    let made = shared.make(class).await;
-    match made {
-        Ok(made) => {
-            if let Some(lane) = Lane::new(shared.clone(), id, made) {
-                lane.live().await;
-            }
-        }
-        Err(outcome) => {
+    let Some(notify) = shared.with(|board, _| board.notify(id)) else { return };
+    match shared.make(class, &notify).await {
+        Some(Ok(made)) => Lane::new(shared, id, notify, made).live().await,
+        Some(Err(outcome)) => {
             // Each attempt that needs such a worker meets the same by itself: it may be better by then.
             let first = shared.with(|board, _| board.take_first(id));
             if let Some(Assignment { attempt, .. }) = first {
@@ -120,14 +116,14 @@ pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
             }
             shared.with(|board, to_do| board.leave(id, to_do));
         }
+        None => shared.with(|board, to_do| board.leave(id, to_do)),
     }
 }
 
 impl Lane {
-    fn new(shared: Arc<Shared>, id: LaneId, made: Made) -> Option<Self> {
-        let notify = shared.with(|board, _| board.notify(id))?;
+    fn new(shared: Arc<Shared>, id: LaneId, notify: Arc<Notify>, made: Made) -> Self {
         let Made { worker, shape, link, hello, born } = made;
-        Some(Self {
+        Self {
             shared,
             id,
             notify,
@@ -145,7 +141,7 @@ impl Lane {
             over: hello.spent,
             recalling: false,
             losses: 0,
-        })
+        }
     }
 
     /// Serves until the worker is of no more use, and discards it.
@@ -238,24 +234,25 @@ impl Lane {
         if pulled.is_empty() {
             return;
         }
-        let notes: Vec<(u64, AttemptKey)> = (next..).zip(pulled.iter().map(|assignment| assignment.attempt)).collect();
-        if let Err(error) = self.shared.env.runtime.note(&self.worker, &notes) {
+        let notes: Vec<(u64, AttemptKey)> =
+            (next..).zip(pulled.iter().map(|pulled| pulled.assignment.attempt)).collect();
+        if let Err(error) = self.shared.env.runtime.note(&self.worker, &notes, self.released) {
             // A full disk: they can't be begun here, and not elsewhere either.
             let outcome = Outcome::WorkerLost(cut_message(format!("what is sent to its worker can't be noted: {error}")));
-            for assignment in pulled {
+            for Pulled { assignment, .. } in pulled {
                 self.never_began(assignment.attempt, outcome.clone());
             }
             self.over = Some("its notes can't be written".into());
             return;
         }
-        for assignment in pulled {
+        for Pulled { assignment, kill } in pulled {
             let run = self.next;
             self.next += 1;
             if self.common.as_ref().is_none_or(|common| !Arc::ptr_eq(&common.of, &assignment.spec)) {
                 self.common = Some(Common::new(&shape, &assignment.spec));
             }
             let Some(common) = &self.common else { return };
-            let flight = Flight::new(run, assignment);
+            let flight = Flight::new(run, assignment, kill);
             let sent = self.link.run(&flight.command(&common.of, &common.env, common.workdir.as_ref()));
             match sent {
                 Ok(()) => self.flights.push_back(flight),
@@ -384,37 +381,45 @@ impl Lane {
                 self.recalling = true;
                 self.link.recall(from);
             }
+            self.return_stuck().await;
         }
         Ok(())
     }
 
-    /// What has not begun is run elsewhere, or later: it goes back to the core, with what waits on the board behind it.
+    /// What has not begun is run elsewhere, or later.
     async fn recalled(&mut self, from: u64) {
         self.recalling = false;
-        let back = self.not_begun(from);
-        let back = self.shared.with(|board, to_do| {
-            board.put_back(self.id, back, to_do);
-            board.drain_if_full(self.id)
-        });
-        if !back.is_empty() {
-            self.shared.not_begun(back).await;
+        self.put_back(from, false);
+        self.return_stuck().await;
+    }
+
+    /// What waits while nothing becomes free goes back to the core, which may hand it to somebody else.
+    async fn return_stuck(&mut self) {
+        let stuck = self.shared.with(|board, _| board.take_stuck());
+        if !stuck.is_empty() {
+            self.shared.not_begun(stuck).await;
         }
     }
 
-    /// Takes the flights from this run on out; those that can be run elsewhere are to be.
-    fn not_begun(&mut self, from: u64) -> Vec<Assignment> {
+    /// Puts the flights from this run on back on the board. Those that can't be are ended.
+    fn put_back(&mut self, from: u64, worker_died: bool) {
         let index = self.flights.partition_point(|flight| flight.run < from);
-        let flights = self.flights.split_off(index);
-        let mut back = Vec::with_capacity(flights.len());
-        for flight in flights {
-            let attempt = flight.attempt;
+        let mut back = Vec::new();
+        for flight in self.flights.split_off(index) {
             match flight.assignment {
-                Some(assignment) if !flight.kill.is_cancelled() => back.push(assignment),
-                Some(_) => self.never_began(attempt, Outcome::Cancelled),
-                None => self.never_began(attempt, Outcome::WorkerLost("what it ran is not known any more".into())),
+                Some(assignment) => back.push(assignment),
+                None => {
+                    let why = "what it ran is not known any more";
+                    self.never_began(flight.attempt, Outcome::WorkerLost(why.into()));
+                }
             }
         }
-        back
+        let kept_off = self.shared.with(|board, to_do| board.put_back(self.id, back, worker_died, to_do));
+        for (attempt, killed) in kept_off {
+            let why = "several workers died before it could begin";
+            let outcome = if killed { Outcome::Cancelled } else { Outcome::WorkerLost(why.into()) };
+            self.reports.push(never_began(attempt, outcome));
+        }
     }
 
     /// Ends one out of its turn: init knows nothing of it that would have to be released.

@@ -10,9 +10,9 @@ use super::{
     worker::{self, Link},
 };
 use crate::{
-    domain::{Isolation, Outcome, RunSpec},
+    domain::{Isolation, Outcome},
     init_link::{Hello, InitLink},
-    runtime::{ImageError, PreparedImage, WorkerError, WorkerId, WorkerShape, WorkerSpec},
+    runtime::{ImageError, WorkerError, WorkerId, WorkerShape, WorkerSpec},
 };
 use futures_util::FutureExt as _;
 use std::{
@@ -20,7 +20,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 /// How long a worker that was made ahead may wait, in seconds.
 const SPARE_SECS_MAX: u64 = 60;
@@ -118,29 +121,40 @@ impl Spares {
 }
 
 impl Shared {
-    /// A worker for a class: one that was made ahead, or a new one.
-    pub(super) async fn make(self: &Arc<Self>, class: ClassId) -> Result<Made, Outcome> {
-        let Some((run, _)) = self.with(|board, _| board.class(class)) else {
-            return Err(Outcome::WorkerLost("nothing waits for it any more".into()));
+    /// A worker for a class: one that was made ahead, or a new one. None if nothing waits for it any more.
+    pub(super) async fn make(self: &Arc<Self>, class: ClassId, notify: &Notify) -> Option<Result<Made, Outcome>> {
+        let (run, _) = self.with(|board, _| board.class(class))?;
+        // A task of its own, so that others who wait for the same image are not disturbed when this one gives up.
+        let (runtime, blobs, image) = (self.env.runtime.clone(), self.env.blobs.clone(), run.image.clone());
+        let mut preparing = tokio::spawn(async move { runtime.prepare(&image, &*blobs).await });
+        let prepared = loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared,
+                () = notify.notified() => {
+                    if self.with(|board, _| board.class(class)).is_none_or(|(_, waiting)| waiting == 0) {
+                        return None;
+                    }
+                }
+            }
         };
-        let image = self.prepare(&run).await?;
+        let image = match prepared {
+            Ok(Ok(image)) => image,
+            Ok(Err(ImageError::Unavailable(why))) => return Some(Err(Outcome::ImageUnavailable(cut_message(why)))),
+            Ok(Err(ImageError::Engine(why))) => return Some(Err(Outcome::EngineLost(cut_message(why)))),
+            Err(error) => return Some(Err(Outcome::EngineLost(format!("preparing its image failed: {error}")))),
+        };
         let shape = Arc::new(WorkerShape::new(image, &run));
         let (ready, broken) = self.spares.take(&shape);
         self.discard_later(broken);
         let made = match ready {
             Some(made) => made,
-            None => self.create(&shape).await?,
+            None => match self.create(&shape).await {
+                Ok(made) => made,
+                Err(outcome) => return Some(Err(outcome)),
+            },
         };
         self.make_ahead(&shape, class);
-        Ok(made)
-    }
-
-    async fn prepare(&self, run: &Arc<RunSpec>) -> Result<Arc<PreparedImage>, Outcome> {
-        match self.env.runtime.prepare(&run.image, &*self.env.blobs).await {
-            Ok(image) => Ok(image),
-            Err(ImageError::Unavailable(why)) => Err(Outcome::ImageUnavailable(cut_message(why))),
-            Err(ImageError::Engine(why)) => Err(Outcome::EngineLost(cut_message(why))),
-        }
+        Some(Ok(made))
     }
 
     async fn create(&self, shape: &Arc<WorkerShape>) -> Result<Made, Outcome> {

@@ -22,7 +22,7 @@ use crate::{
     runtime::WorkerId,
     supervisor::Input,
 };
-use board::{Board, Do, Kill};
+use board::{Board, Do, Kill, LaneId};
 use futures_util::FutureExt as _;
 use left_over::LeftOver;
 use made::Spares;
@@ -96,20 +96,15 @@ impl Pool {
     /// Goes on with what an earlier process of the agent started.
     pub fn adopt(&self, adopted: Adopted) {
         let Adopted { worker, attempts, link } = adopted;
-        let lane = self.shared.with(|board, _| board.adopt(&attempts, unknown()));
+        let (lane, kills) = self.shared.with(|board, _| board.adopt(&attempts, unknown()));
         let shared = self.shared.clone();
-        self.shared.spawn(lane::run_adopted(shared, lane, worker, attempts, link));
+        let attempts = attempts.into_iter().zip(kills).map(|((run, attempt), kill)| (run, attempt, kill)).collect();
+        self.shared.spawn_lane(lane, lane::run_adopted(shared, lane, worker, attempts, link));
     }
 
     /// Kills one. It ends all the same.
     pub fn kill(&self, attempt: AttemptKey) {
-        if let Kill::Waited = self.shared.with(|board, to_do| {
-            let kill = board.kill(attempt);
-            if let Kill::Told(lane) = kill {
-                to_do.push(Do::Look(lane));
-            }
-            kill
-        }) {
+        if let Kill::Waited = self.shared.with(|board, to_do| board.kill(attempt, to_do)) {
             let shared = self.shared.clone();
             let report = flight::never_began(attempt, Outcome::Cancelled);
             self.shared.spawn(async move {
@@ -156,6 +151,13 @@ impl Pool {
     }
 }
 
+/// As if the process had died: lanes stop where they are.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
 /// Stands for what the attempts of an adopted worker need, which is not known any more.
 fn unknown() -> Arc<RunSpec> {
     Arc::new(RunSpec {
@@ -198,7 +200,7 @@ impl Shared {
         for what in to_do {
             if let Do::Open(lane, class) = what {
                 let shared = self.clone();
-                self.spawn(lane::run(shared, lane, class));
+                self.spawn_lane(lane, lane::run(shared, lane, class));
             }
         }
         result
@@ -210,12 +212,21 @@ impl Shared {
 
     /// Runs a task that ends with the pool.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let task = AssertUnwindSafe(task).catch_unwind();
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
-            if task.await.is_err() {
+        tasks.spawn(task);
+    }
+
+    /// Runs a lane. If that fails, what it was charged with has ended all the same, and its slot is free.
+    fn spawn_lane(self: &Arc<Self>, id: LaneId, lane: impl Future<Output = ()> + Send + 'static) {
+        let shared = self.clone();
+        self.spawn(async move {
+            if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
                 tracing::error!("a lane failed; its worker is swept at the next start");
+                let why = || Outcome::WorkerLost("the agent failed while it ran the attempt; its log says where".into());
+                let attempts = shared.with(|board, _| board.attempts_of(id));
+                shared.end(attempts.into_iter().map(|attempt| flight::never_began(attempt, why())).collect()).await;
+                shared.with(|board, to_do| board.leave(id, to_do));
             }
         });
     }

@@ -104,13 +104,13 @@ pub struct WorkerSpec {
     pub shape: Arc<WorkerShape>,
 }
 
-/// The run that a worker began last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is known of a worker that can't be spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Begun {
-    /// Its number; 0 if none was.
+    /// The number of the run that was begun last; 0 if none was.
     pub run: u64,
-    /// Which attempt it is, if that was noted.
-    pub attempt: Option<AttemptKey>,
+    /// Those up to it that were noted, and not noted as released, in order.
+    pub attempts: Vec<(u64, AttemptKey)>,
 }
 
 /// Why an image can't be used. For people; says what to do about it.
@@ -181,15 +181,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Connects to a worker that is there already.
     async fn connect(&self, id: &WorkerId) -> Result<Box<dyn Connection>, WorkerError>;
 
-    /// Notes which attempts the runs are that are about to be sent to a worker. Not for ever: as many of the newest as an
-    /// init can hold.
+    /// Notes which attempts the runs are that are about to be sent to a worker, and that all up to `released` are released.
+    /// Not for ever: as many of the newest as an init can hold.
     ///
     /// # Errors
     /// If it can't be written down. Then the runs must not be sent.
-    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> std::io::Result<()>;
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> std::io::Result<()>;
 
-    /// The run that was begun last in a worker, also in one that is gone.
-    fn begun(&self, id: &WorkerId) -> Begun;
+    /// Which run was begun last in a worker, also in one that is gone. None if that can't be found out: then any of them may
+    /// have begun.
+    fn begun(&self, id: &WorkerId) -> Option<Begun>;
 
     /// What became of a worker.
     async fn why_gone(&self, id: &WorkerId) -> Gone;

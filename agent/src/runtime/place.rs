@@ -25,7 +25,8 @@ pub(super) const SOCKET: &str = "init.sock";
 /// That part. The rest is the agent's own, and nothing in a worker can reach it.
 pub(super) const INIT_DIR: &str = "init";
 
-/// Where the agent notes which attempts it sends: a ring of records, one for each run that an init can hold.
+/// Where the agent notes which attempts it sends: a ring of records, more than an init can hold, and after it the number of
+/// the last run that was released.
 const NOTES: &str = "runs";
 const NOTES_MAX: u64 = 256;
 const NOTE_BYTES: usize = 32;
@@ -80,11 +81,13 @@ impl Places {
             self.of(id).ok_or_else(|| io::Error::other(format!("`{id}` is not fit for a worker's name")))?;
         DirBuilder::new().mode(0o700).create(&dir)?;
         DirBuilder::new().mode(0o700).create(dir.join(INIT_DIR))?;
+        // The agent's own, so that it can read it whoever init is.
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(dir.join(INIT_DIR).join(frame::BEGUN))?;
         Ok(dir)
     }
 
     /// As [`super::Runtime::note`].
-    pub(super) fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> io::Result<()> {
+    pub(super) fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> io::Result<()> {
         let dir = self.of(id).ok_or(io::ErrorKind::NotFound)?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(NOTES))?;
         // Neighbours in the ring are written at once.
@@ -92,25 +95,33 @@ impl Places {
             let records: Vec<u8> = runs.iter().flat_map(|(run, attempt)| note(*run, *attempt)).collect();
             file.write_all_at(&records, runs[0].0 % NOTES_MAX * NOTE_BYTES as u64)?;
         }
-        Ok(())
+        file.write_all_at(&released.to_le_bytes(), NOTES_MAX * NOTE_BYTES as u64)
     }
 
     /// As [`super::Runtime::begun`].
-    pub(super) fn begun(&self, id: &WorkerId) -> Begun {
-        let Some(dir) = self.of(id) else { return Begun::default() };
+    pub(super) fn begun(&self, id: &WorkerId) -> Option<Begun> {
+        let dir = self.of(id)?;
         // A task that shares its uid with init may have put anything there.
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
         let open = |path: PathBuf| OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = open(dir.join(INIT_DIR).join(frame::BEGUN)).ok()?;
         let mut number = [0; 8];
-        let read = open(dir.join(INIT_DIR).join(frame::BEGUN)).and_then(|file| file.read_exact_at(&mut number, 0));
-        if read.is_err() {
-            return Begun::default();
+        match file.read_at(&mut number, 0) {
+            // init has not begun any.
+            Ok(0) => return Some(Begun::default()),
+            Ok(8) => {}
+            _ => return None,
         }
         let run = u64::from_le_bytes(number);
-        let mut record = [0; NOTE_BYTES];
-        let read = open(dir.join(NOTES))
-            .and_then(|file| file.read_exact_at(&mut record, run % NOTES_MAX * NOTE_BYTES as u64));
-        Begun { run, attempt: read.ok().and_then(|()| noted(run, &record)) }
+        let mut notes = [0; (NOTES_MAX as usize) * NOTE_BYTES + 8];
+        open(dir.join(NOTES)).and_then(|file| file.read_exact_at(&mut notes, 0)).ok()?;
+        let (records, released) = notes.split_at(NOTES_MAX as usize * NOTE_BYTES);
+        let released = released.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let (records, _) = records.as_chunks::<NOTE_BYTES>();
+        let mut attempts: Vec<_> =
+            records.iter().filter_map(noted).filter(|(noted, _)| (released + 1..=run).contains(noted)).collect();
+        attempts.sort_unstable_by_key(|(run, _)| *run);
+        Some(Begun { run, attempts })
     }
 
     /// Removes it with all that is in it, if it is there.
@@ -145,13 +156,14 @@ fn note(run: u64, attempt: AttemptKey) -> [u8; NOTE_BYTES] {
     record
 }
 
-/// The attempt of a record, if it is that run's.
-fn noted(run: u64, record: &[u8; NOTE_BYTES]) -> Option<AttemptKey> {
+/// The run and the attempt of a record; none of one that was never written.
+fn noted(record: &[u8; NOTE_BYTES]) -> Option<(u64, AttemptKey)> {
     let long = |at: usize| record[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
     let short = |at: usize| record[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
-    let phase = [Phase::Split, Phase::Task, Phase::Reassemble].into_iter().find(|phase| *phase as u8 == record[24])?;
+    let phases = [Phase::Split, Phase::Task, Phase::Reassemble];
+    let phase = phases.into_iter().find(|phase| *phase as u8 == record[24])?;
     let attempt = AttemptKey { project: long(8)?, phase, index: short(16)?, attempt: short(20)? };
-    (long(0)? == run && run > 0).then_some(attempt)
+    Some((long(0).filter(|run| *run > 0)?, attempt))
 }
 
 fn dir_of(data: &Path, kind: RuntimeKind) -> PathBuf {

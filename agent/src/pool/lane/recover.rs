@@ -14,6 +14,7 @@ use crate::{
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// How long init may take to say what it takes back, in seconds.
 const RECALL_SECS_MAX: u64 = 10;
@@ -41,12 +42,14 @@ pub(in crate::pool) async fn run_adopted(
     shared: Arc<Shared>,
     id: LaneId,
     worker: WorkerId,
-    attempts: Vec<(u64, AttemptKey)>,
+    attempts: Vec<(u64, AttemptKey, CancellationToken)>,
     link: Option<Link>,
 ) {
     let mut flights = VecDeque::new();
-    for (run, attempt) in attempts {
-        match Flight::resume(&shared.env, run, attempt).await {
+    let first = attempts.first().map_or(1, |(run, ..)| *run);
+    let all_killed = attempts.iter().map(|(_, _, kill)| kill.clone()).collect::<Vec<_>>();
+    for (run, attempt, kill) in attempts {
+        match Flight::resume(&shared.env, run, attempt, kill).await {
             Ok(flight) => flights.push_back(flight),
             Err(error) => {
                 let why = format!("what it printed before the agent restarted can't be read: {error}");
@@ -57,7 +60,11 @@ pub(in crate::pool) async fn run_adopted(
     }
     let reached = match link {
         Some(link) => Ok(link),
-        None => worker::reach_patiently(&*shared.env.runtime, &worker).await,
+        None => tokio::select! {
+            biased;
+            () = async { for kill in &all_killed { kill.cancelled().await } } => Err(Unreachable::Silent),
+            reached = worker::reach_patiently(&*shared.env.runtime, &worker) => reached,
+        },
     };
     match reached {
         Ok(Link { link, hello }) => {
@@ -76,7 +83,8 @@ pub(in crate::pool) async fn run_adopted(
                 flights,
                 next: ended + 1,
                 ended,
-                released: 0,
+                // Those before it were in the outbox.
+                released: first - 1,
                 reports: Vec::new(),
                 over: Some("it is of an earlier agent".into()),
                 recalling: false,
@@ -89,7 +97,8 @@ pub(in crate::pool) async fn run_adopted(
             let why = why_gone(&shared, &worker, &error).await;
             let mut reports = Vec::new();
             for flight in flights {
-                reports.push(flight.lost(why.clone()).await);
+                let outcome = if flight.is_killed() { Outcome::Cancelled } else { why.clone() };
+                reports.push(flight.lost(outcome).await);
             }
             if shared.end(reports).await {
                 shared.with(|board, to_do| board.leave(id, to_do));
@@ -128,8 +137,7 @@ impl Lane {
                 Ok((link, hello, from)) => {
                     self.link = link;
                     self.recalling = false;
-                    let back = self.not_begun(from);
-                    self.shared.with(|board, to_do| board.put_back(self.id, back, to_do));
+                    self.put_back(from, false);
                     self.go_on(&hello);
                     return false;
                 }
@@ -140,37 +148,35 @@ impl Lane {
         true
     }
 
-    /// The worker is gone. The run that it began last has the worker's own ending; earlier ones had theirs, which is lost;
-    /// later ones never began.
+    /// The worker is gone, or as good as gone. The run that it began last has the worker's own ending; earlier ones had
+    /// theirs, which is lost; later ones never began.
     async fn lose(&mut self, why: Outcome) {
-        let begun = self.shared.env.runtime.begun(&self.worker).run;
-        let back = self.not_begun(begun + 1);
+        // An init that is still there begins nothing without an agent.
+        self.link.close().await;
+        let begun = self.shared.env.runtime.begun(&self.worker);
+        let last = begun.map_or(u64::MAX, |begun| begun.run);
+        self.put_back(last.saturating_add(1), true);
         while let Some(flight) = self.flights.pop_front() {
-            let outcome = if flight.run == begun {
-                why.clone()
-            } else {
-                Outcome::WorkerLost("its ending was lost with its worker".into())
+            let outcome = match flight.run {
+                run if run == last || self.flights.is_empty() && last == u64::MAX => why.clone(),
+                _ => Outcome::WorkerLost("its ending was lost with its worker".into()),
             };
             let outcome = if flight.is_killed() { Outcome::Cancelled } else { outcome };
             self.reports.push(flight.lost(outcome).await);
         }
-        self.shared.with(|board, to_do| {
-            // Not on this lane any more.
-            board.put_back(self.id, back, to_do);
-        });
     }
 
     /// Goes on over a new link: what init has told before is not told again.
     pub(super) fn go_on(&mut self, hello: &Hello) {
-        if self.released > 0 {
-            self.link.release(self.released);
-        }
         if !hello.held.is_empty() {
             let offsets = self.flights.iter().map(|flight| {
                 let [stdout, stderr] = flight.lengths();
                 Offsets { run: flight.run, stdout, stderr }
             });
             self.link.resume(offsets.collect());
+        }
+        if self.released > 0 {
+            self.link.release(self.released);
         }
         if hello.spent.is_some() {
             self.over.clone_from(&hello.spent);

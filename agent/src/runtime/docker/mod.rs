@@ -174,11 +174,11 @@ impl Runtime for DockerRuntime {
         Ok(Box::new(self.inner.connect(id).await?))
     }
 
-    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> std::io::Result<()> {
-        self.inner.places.note(id, runs)
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> std::io::Result<()> {
+        self.inner.places.note(id, runs, released)
     }
 
-    fn begun(&self, id: &WorkerId) -> Begun {
+    fn begun(&self, id: &WorkerId) -> Option<Begun> {
         self.inner.places.begun(id)
     }
 

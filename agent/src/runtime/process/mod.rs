@@ -157,11 +157,11 @@ impl Runtime for ProcessRuntime {
         Ok(Box::new(place::connect(&dir).await.map_err(unreachable)?))
     }
 
-    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> io::Result<()> {
-        self.inner.places.note(id, runs)
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> io::Result<()> {
+        self.inner.places.note(id, runs, released)
     }
 
-    fn begun(&self, id: &WorkerId) -> Begun {
+    fn begun(&self, id: &WorkerId) -> Option<Begun> {
         self.inner.places.begun(id)
     }
 

@@ -151,15 +151,15 @@ impl Runtime for ScriptedRuntime {
         }
     }
 
-    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> std::io::Result<()> {
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> std::io::Result<()> {
         if let Some(worker) = self.worker(id) {
-            worker.note(runs);
+            worker.note(runs, released);
         }
         Ok(())
     }
 
-    fn begun(&self, id: &WorkerId) -> Begun {
-        self.worker(id).map(|worker| worker.begun()).unwrap_or_default()
+    fn begun(&self, id: &WorkerId) -> Option<Begun> {
+        self.worker(id).map(|worker| worker.begun())
     }
 
     async fn why_gone(&self, id: &WorkerId) -> Gone {

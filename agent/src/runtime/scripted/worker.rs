@@ -105,16 +105,16 @@ impl Worker {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn note(&self, runs: &[(u64, AttemptKey)]) {
+    pub(super) fn note(&self, runs: &[(u64, AttemptKey)], released: u64) {
         let mut state = lock(&self.state);
         state.notes.extend(runs.iter().copied());
-        let oldest = state.last_begun;
-        state.notes = state.notes.split_off(&oldest);
+        state.notes = state.notes.split_off(&(released + 1));
     }
 
     pub(super) fn begun(&self) -> Begun {
         let state = lock(&self.state);
-        Begun { run: state.last_begun, attempt: state.notes.get(&state.last_begun).copied() }
+        let attempts = state.notes.range(..=state.last_begun).map(|(run, attempt)| (*run, *attempt)).collect();
+        Begun { run: state.last_begun, attempts }
     }
 
     /// Changes a run that was begun, and wakes whoever waits for that.
