@@ -8,7 +8,7 @@ use crate::{
 };
 use piecework_server::{
     broker::{Broker, Embedded},
-    coordinator::{Coordinator, Dispatch, Effects, Input, Job, Limits, NewProject, Reply, ReplyId},
+    coordinator::{Coordinator, Dispatch, Effects, Input, Job, Limits, NewProject, Reply, ReplyId, ToAgent},
     domain::{CoordinatorEpoch, Item},
     driver::turn,
     store::{Begun, StoreError},
@@ -200,6 +200,9 @@ impl World {
 
     fn perform_sends(&mut self, fx: &mut Effects) {
         for (session, message) in std::mem::take(&mut fx.sends) {
+            if let ToAgent::Recall(attempts) = &message {
+                self.witness.recalled(attempts);
+            }
             self.send_down(session.0, &translate::to_agent(message));
         }
     }

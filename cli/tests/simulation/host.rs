@@ -2,14 +2,14 @@
 //! goes down.
 
 use crate::{
+    lanes::Worker,
     network::End,
     translate,
     world::{Event, World},
 };
-use bytes::Bytes;
 use piecework_agent::{
-    domain::{AttemptKey, Outcome, Output, Report, Usage},
-    supervisor::{ConnectionId, Core, CoreConfig, Effects, Input, Planted},
+    domain::{AttemptKey, Report},
+    supervisor::{ConnectionId, Core, CoreConfig, Effects, Input, Planted, ToCoordinator},
 };
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -28,16 +28,12 @@ pub(crate) struct AgentHost {
     pub(crate) gone: bool,
     pub(crate) outbox: BTreeMap<AttemptKey, Report>,
     pub(crate) workers: BTreeMap<AttemptKey, Worker>,
-    started: u64,
-}
-
-/// What is in an init.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    /// Its number on the host.
-    id: u64,
-    /// How the attempt ended, once it has.
-    ended: Option<Report>,
+    /// Endings on their way to the agent's core.
+    pub(crate) endings: Vec<Report>,
+    /// How many attempts were started, ever.
+    pub(crate) started: u64,
+    /// The most attempts that were asked for, ever.
+    pub(crate) asked_max: u32,
 }
 
 impl AgentHost {
@@ -52,7 +48,9 @@ impl AgentHost {
             gone: false,
             outbox: BTreeMap::new(),
             workers: BTreeMap::new(),
+            endings: Vec::new(),
             started: 0,
+            asked_max: 0,
         }
     }
 
@@ -64,10 +62,14 @@ impl AgentHost {
 impl World {
     pub(crate) fn agent_starts(&mut self, host: usize) {
         let planted = self.bugs.agent.map_or_else(Planted::default, Planted::one);
-        let near = &mut self.hosts[host];
-        if near.core.is_some() {
+        if self.hosts[host].core.is_some() {
             return;
         }
+        if self.rng.random_bool(0.5) {
+            // What the new process finds waiting in its inits it may let be forgotten.
+            self.take_waiting(host, |_| true);
+        }
+        let near = &mut self.hosts[host];
         near.instance += 1;
         near.wire = None;
         let config = CoreConfig { planted, ..CoreConfig::new(near.slots) };
@@ -76,7 +78,7 @@ impl World {
         // Workers whose ending is in the outbox already are only released.
         near.workers.retain(|key, _| !near.outbox.contains_key(key));
         near.core = Some(Core::new(config, adopted, near.outbox.values().cloned().collect()));
-        let ended: Vec<_> = near.workers.values().filter_map(|worker| worker.ended.clone()).collect();
+        let ended: Vec<_> = near.workers.values().filter_map(|worker| worker.ended().cloned()).collect();
         let instance = near.instance;
         let spooled: Vec<_> = near
             .outbox
@@ -88,9 +90,8 @@ impl World {
         for attempt in spooled {
             self.upload(host, attempt);
         }
-        for report in ended {
-            self.agent_input(host, Input::Ended(vec![report]));
-        }
+        self.begin_all(host);
+        self.agent_input(host, Input::Ended(ended));
         self.at(5, Event::AgentDials { host });
     }
 
@@ -101,6 +102,7 @@ impl World {
             return;
         }
         let wire = near.wire.take();
+        near.endings.clear();
         if whole_host {
             for attempt in std::mem::take(&mut near.workers).into_keys() {
                 self.witness.worker_lost(translate::up(attempt));
@@ -150,12 +152,16 @@ impl World {
             self.kill(host, attempt);
         }
         for assignment in fx.start {
-            self.start(host, assignment.attempt);
+            self.start(host, assignment);
         }
         for attempt in fx.upload {
             self.upload(host, attempt);
         }
         for (ConnectionId(wire), seq, message) in fx.sends {
+            if let ToCoordinator::Credits { attempts_max, .. } = message {
+                let near = &mut self.hosts[host];
+                near.asked_max = near.asked_max.max(attempts_max);
+            }
             self.send_up(wire, seq, &message);
         }
         for (ConnectionId(wire), why) in fx.closes {
@@ -167,57 +173,5 @@ impl World {
     fn upload(&mut self, host: usize, attempt: AttemptKey) {
         let (instance, after) = (self.hosts[host].instance, self.rng.random_range(1..500));
         self.at(after, Event::Uploaded { host, instance, attempt });
-    }
-
-    fn start(&mut self, host: usize, attempt: AttemptKey) {
-        self.witness.started(translate::up(attempt));
-        self.tell(|| format!("host {host} starts {attempt}"));
-        let near = &mut self.hosts[host];
-        near.started += 1;
-        let id = near.started;
-        near.workers.insert(attempt, Worker { id, ended: None });
-        let runs = if self.rng.random_bool(0.9) { 1..1_500 } else { 3_000..8_000 };
-        let runs = self.rng.random_range(runs);
-        self.at(runs, Event::WorkerEnds { host, worker: id });
-    }
-
-    fn kill(&mut self, host: usize, attempt: AttemptKey) {
-        let after = self.rng.random_range(1..100);
-        if let Some(worker) = self.hosts[host].workers.get_mut(&attempt)
-            && worker.ended.is_none()
-        {
-            let id = worker.id;
-            worker.ended = None;
-            self.witness.killed(translate::up(attempt));
-            self.at(after, Event::WorkerEnds { host, worker: id });
-        }
-    }
-
-    /// A command ends by itself, or was killed.
-    pub(crate) fn worker_ends(&mut self, host: usize, id: u64) {
-        let found =
-            self.hosts[host].workers.iter().find(|(_, worker)| worker.id == id && worker.ended.is_none());
-        let Some((&attempt, _)) = found else { return };
-        let outcome = match self.witness.ending(translate::up(attempt)) {
-            piecework_server::domain::Outcome::Exited(code) => Outcome::Exited(code),
-            _ => Outcome::Cancelled,
-        };
-        let text = Bytes::from(attempt.to_string());
-        let stdout = if self.rng.random_bool(0.2) {
-            Output::Spooled { length: 100_000, sha256: [7; 32] }
-        } else {
-            Output::Inline(text)
-        };
-        let report = Report {
-            attempt,
-            outcome,
-            usage: Usage::default(),
-            stdout,
-            stderr: Output::Inline(Bytes::new()),
-        };
-        if let Some(worker) = self.hosts[host].workers.get_mut(&attempt) {
-            worker.ended = Some(report.clone());
-        }
-        self.agent_input(host, Input::Ended(vec![report]));
     }
 }

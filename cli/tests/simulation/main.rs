@@ -7,6 +7,7 @@
 
 mod coordinator;
 mod host;
+mod lanes;
 mod network;
 mod translate;
 mod witness;
@@ -94,6 +95,22 @@ fn a_seed_goes_the_same_way_again() {
     }
 }
 
+/// What can go wrong with a backlog is only tried if there is one.
+#[test]
+fn backlogs_are_filled_given_back_and_recalled() {
+    let mut all = (0, 0, 0);
+    for seed in 0..100 {
+        let mut world = World::new(seed, Bugs::default());
+        world.run();
+        let counts = world.witness.counts;
+        all = (all.0 + counts.beyond_slots, all.1 + counts.given_back, all.2 + counts.recalled_and_returned);
+    }
+    let (beyond_slots, given_back, recalled) = all;
+    assert!(beyond_slots > 1_000, "{beyond_slots} attempts were claimed for a backlog");
+    assert!(given_back > 20, "{given_back} attempts were given back to an agent's core");
+    assert!(recalled > 2, "{recalled} recalled attempts were handed back");
+}
+
 fn caught(bugs: Bugs) {
     // The panics of caught bugs are no news.
     let failure = first_failure(SEEDS_TO_CATCH, bugs);
@@ -124,6 +141,7 @@ catches! {
     lease_never_ends: coordinator = Planted::LeaseNeverEnds;
     gaps_forgotten: coordinator = Planted::GapsForgotten;
     message_gap_ignored: coordinator = Planted::MessageGapIgnored;
+    recall_taken_for_returned: coordinator = Planted::RecallTakenForReturned;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;
     report_before_persist: agent = PlantedBug::ReportBeforePersist;
@@ -132,4 +150,7 @@ catches! {
     hello_omits_unrecorded: agent = PlantedBug::HelloOmitsUnrecorded;
     hello_omits_live: agent = PlantedBug::HelloOmitsLive;
     agent_message_gap_ignored: agent = PlantedBug::SeqGapIgnored;
+    recall_hands_back_running: agent = PlantedBug::RecallHandsBackRunning;
+    recall_keeps_queued: agent = PlantedBug::RecallKeepsQueued;
+    not_begun_forgotten: agent = PlantedBug::NotBegunForgotten;
 }

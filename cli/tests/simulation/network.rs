@@ -81,7 +81,7 @@ impl World {
 
     /// Whether messages arrive, and how: none, one or two times, in milliseconds.
     fn fate(&mut self) -> Vec<u64> {
-        let delay = self.rng.random_range(1..15);
+        let delay = self.rng.random_range(if self.profile.quick { 1..4 } else { 1..15 });
         if !self.in_trouble() {
             return vec![delay];
         }

@@ -41,6 +41,7 @@ pub(crate) fn outcome(outcome: &agent::Outcome) -> server::Outcome {
     match outcome {
         agent::Outcome::Exited(code) => server::Outcome::Exited(*code),
         agent::Outcome::Cancelled => server::Outcome::Cancelled,
+        agent::Outcome::WorkerLost(why) => server::Outcome::WorkerLost(why.clone()),
         other => panic!("no simulated worker ends with {other:?}"),
     }
 }

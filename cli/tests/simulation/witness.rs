@@ -26,9 +26,9 @@ pub(crate) struct ProjectPlan {
 }
 
 impl ProjectPlan {
-    pub(crate) fn random(rng: &mut StdRng) -> Self {
+    pub(crate) fn random(rng: &mut StdRng, quick: bool) -> Self {
         Self {
-            tasks: rng.random_range(1..15),
+            tasks: if quick { 40 * rng.random_range(1..5) } else { rng.random_range(1..15) },
             split: rng.random_bool(0.3),
             sum: rng.random_bool(0.3),
             command: rng.random_bool(0.2),
@@ -79,7 +79,7 @@ impl ProjectPlan {
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     plans: BTreeMap<ProjectId, ProjectPlan>,
-    /// Attempts whose command was started.
+    /// Attempts whose command was begun.
     started: BTreeSet<AttemptKey>,
     killed: BTreeSet<AttemptKey>,
     taken_back: BTreeSet<AttemptKey>,
@@ -94,6 +94,18 @@ pub(crate) struct Witness {
     heard: BTreeMap<usize, Duration>,
     folded: Duration,
     cancelled: BTreeSet<ProjectId>,
+    /// What each agent has, as the store knows it.
+    held: BTreeMap<AttemptKey, u64>,
+    recalled: BTreeSet<AttemptKey>,
+    pub(crate) counts: Counts,
+}
+
+/// How often what has to do with a backlog has happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) beyond_slots: usize,
+    pub(crate) given_back: usize,
+    pub(crate) recalled_and_returned: usize,
 }
 
 impl Witness {
@@ -101,10 +113,33 @@ impl Witness {
         self.plans.insert(project, plan);
     }
 
-    pub(crate) fn started(&mut self, attempt: AttemptKey) {
+    pub(crate) fn began(&mut self, attempt: AttemptKey) {
         assert!(self.started.insert(attempt), "{attempt} was started twice");
         assert!(self.claimed.contains_key(&attempt), "{attempt} was started, and nobody claimed it durably");
         assert!(!self.taken_back.contains(&attempt), "{attempt} was started after it was taken back");
+    }
+
+    /// Dispatched attempts went back into their agent's queue.
+    pub(crate) fn given_back(&mut self, count: usize) {
+        self.counts.given_back += count;
+    }
+
+    /// The coordinator asks for attempts.
+    pub(crate) fn recalled(&mut self, attempts: &[AttemptKey]) {
+        self.recalled.extend(attempts);
+    }
+
+    /// An agent has never more than it asked for at the most.
+    fn holds(&mut self, attempt: AttemptKey, agent: u64, hosts: &[AgentHost]) {
+        self.held.insert(attempt, agent);
+        let count = self.held.values().filter(|holder| **holder == agent).count();
+        let host = hosts.iter().find(|host| Some(&host.name) == self.agents.get(&agent));
+        let Some(host) = host else { panic!("{attempt} was claimed for nobody") };
+        let asked = host.asked_max as usize;
+        assert!(count <= asked, "{} was given {count} attempts, and wanted {asked} at the most", host.name);
+        if count > host.slots as usize {
+            self.counts.beyond_slots += 1;
+        }
     }
 
     pub(crate) fn killed(&mut self, attempt: AttemptKey) {
@@ -150,15 +185,18 @@ impl Witness {
                         !self.recorded.contains_key(&attempt.task),
                         "{attempt} was claimed after its task's result"
                     );
+                    self.holds(*attempt, agent.0, hosts);
                 }
                 Write::Record { report, .. } => {
                     self.is_true(report.attempt, &report.outcome, now, hosts);
+                    self.held.remove(&report.attempt);
                     let before = self.recorded.insert(report.attempt.task, report.attempt);
                     assert!(before.is_none(), "{} was recorded after {before:?}", report.attempt);
                 }
                 Write::Requeue { report, .. } => {
                     assert!(!self.recorded.contains_key(&report.attempt.task), "requeued after its result");
                     self.is_true(report.attempt, &report.outcome, now, hosts);
+                    self.held.remove(&report.attempt);
                     if report.outcome.class() == OutcomeClass::TaskFailure {
                         *self.failed.entry(report.attempt.task).or_default() += 1;
                     }
@@ -170,11 +208,19 @@ impl Witness {
                         || self.endings.get(attempt) == Some(&Outcome::Cancelled);
                     assert!(harmless, "{attempt} was taken back, and had been started");
                     self.taken_back.insert(*attempt);
+                    self.held.remove(attempt);
+                    if self.recalled.contains(attempt) {
+                        self.counts.recalled_and_returned += 1;
+                    }
                 }
-                Write::Readopt { attempt, .. } => {
+                Write::Readopt { attempt, agent, .. } => {
+                    self.held.insert(*attempt, agent.0);
                     assert!(!self.recorded.contains_key(&attempt.task), "readopted after its result");
                 }
                 Write::MoveProject { project, state, .. } => {
+                    if state.is_ended() {
+                        self.held.retain(|attempt, _| attempt.task.project != *project);
+                    }
                     if *state == ProjectState::Cancelled {
                         self.cancelled.insert(*project);
                     }

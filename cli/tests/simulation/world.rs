@@ -91,6 +91,14 @@ pub(crate) enum Event {
         host: usize,
         worker: u64,
     },
+    /// The shell looks at the lane of this worker: what waits behind it may be stuck.
+    LaneIsLookedAt {
+        host: usize,
+        worker: u64,
+    },
+    EndingsArrive {
+        host: usize,
+    },
     Uploaded {
         host: usize,
         instance: u64,
@@ -130,6 +138,8 @@ pub(crate) struct Profile {
     /// TODO is far away: deliveries come late, in any order, and twice.
     pub(crate) distant_broker: bool,
     pub(crate) lookahead: u32,
+    /// Most tasks take milliseconds, so that agents ask for a backlog.
+    pub(crate) quick: bool,
 }
 
 impl Profile {
@@ -139,6 +149,7 @@ impl Profile {
             bad_messages_per_mille: rng.random_range(0..40),
             distant_broker: rng.random_bool(0.4),
             lookahead: rng.random_range(0..8),
+            quick: rng.random_bool(0.4),
         }
     }
 }
@@ -162,10 +173,11 @@ impl World {
     pub(crate) fn new(seed: u64, bugs: Bugs) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let profile = Profile::random(&mut rng);
-        let hosts = (0..rng.random_range(1..=3)).map(AgentHost::new).collect::<Vec<_>>();
+        let hosts_max = if profile.quick { 4 } else { 3 };
+        let hosts = (0..rng.random_range(1..=hosts_max)).map(AgentHost::new).collect::<Vec<_>>();
         let clients: Vec<_> = (0..rng.random_range(1..=3))
             .map(|_| Client {
-                plan: crate::witness::ProjectPlan::random(&mut rng),
+                plan: crate::witness::ProjectPlan::random(&mut rng, profile.quick),
                 project: None,
                 answered: false,
             })
@@ -279,6 +291,8 @@ impl World {
             Event::CoordinatorNotices { wire } => self.coordinator_notices(wire),
             Event::AgentNotices { wire } => self.agent_notices(wire),
             Event::WorkerEnds { host, worker } => self.worker_ends(host, worker),
+            Event::LaneIsLookedAt { host, worker } => self.lane_is_looked_at(host, worker),
+            Event::EndingsArrive { host } => self.endings_arrive(host),
             Event::Uploaded { host, instance, attempt } => {
                 if self.hosts[host].instance == instance {
                     self.agent_input(host, piecework_agent::supervisor::Input::Uploaded(attempt));

@@ -14,6 +14,24 @@ use crate::{
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeMap;
 
+/// Where a task goes.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    state: i64,
+    /// The furthest state that it may come from.
+    from_max: i64,
+    /// Its new counts, if they change.
+    failures: Option<u32>,
+    crashes: Option<u32>,
+}
+
+impl Move {
+    /// From any state without a result, with its counts as they are.
+    const fn to(state: i64) -> Self {
+        Self { state, from_max: RUNNING, failures: None, crashes: None }
+    }
+}
+
 /// The writes of one commit on their way into its transaction.
 pub(super) struct Batch<'c> {
     connection: &'c Connection,
@@ -155,15 +173,15 @@ impl<'c> Batch<'c> {
         item.ok_or_else(|| damaged(format!("task {task} has no item")))
     }
 
-    fn record(&mut self, agent: AgentId, report: &Report) -> Result<(), StoreError> {
-        let attempt = report.attempt;
-        let success = report.outcome.is_success();
+    /// Moves a task whose highest attempt is this one by this agent, and which is in no state beyond `from_max`. Returns how
+    /// many tasks that was: one, or none.
+    fn move_task(&self, agent: AgentId, attempt: AttemptKey, to: Move) -> Result<usize, StoreError> {
         let (project, phase, index) = columns(attempt.task);
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE tasks SET state = ?6
-                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND agent = ?5 AND state <= 1",
+                "UPDATE tasks SET state = ?6, failures = COALESCE(?8, failures), crashes = COALESCE(?9, crashes)
+                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND agent = ?5 AND state <= ?7",
             )?
             .execute(params![
                 project,
@@ -171,9 +189,19 @@ impl<'c> Batch<'c> {
                 index,
                 attempt.attempt,
                 integer(agent.0),
-                if success { SUCCEEDED } else { FAILED },
+                to.state,
+                to.from_max,
+                to.failures,
+                to.crashes,
             ])?;
-        held(changed, || not_current(attempt))?;
+        Ok(changed)
+    }
+
+    fn record(&mut self, agent: AgentId, report: &Report) -> Result<(), StoreError> {
+        let attempt = report.attempt;
+        let success = report.outcome.is_success();
+        let to = if success { SUCCEEDED } else { FAILED };
+        held(self.move_task(agent, attempt, Move::to(to))?, || not_current(attempt))?;
         if attempt.task.phase == Phase::Task {
             let (succeeded, failed) = self.progress.entry(attempt.task.project).or_default();
             *if success { succeeded } else { failed } += 1;
@@ -188,62 +216,22 @@ impl<'c> Batch<'c> {
         failures: u32,
         crashes: u32,
     ) -> Result<(), StoreError> {
-        let attempt = report.attempt;
-        let (project, phase, index) = columns(attempt.task);
-        let changed = self
-            .connection
-            .prepare_cached(
-                "UPDATE tasks SET state = ?6, failures = ?7, crashes = ?8
-                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND agent = ?5 AND state <= 1",
-            )?
-            .execute(params![
-                project,
-                phase,
-                index,
-                attempt.attempt,
-                integer(agent.0),
-                TODO,
-                failures,
-                crashes
-            ])?;
-        held(changed, || not_current(attempt))?;
+        let requeue = Move { failures: Some(failures), crashes: Some(crashes), ..Move::to(TODO) };
+        held(self.move_task(agent, report.attempt, requeue)?, || not_current(report.attempt))?;
         self.keep_ending(agent, report, false)
     }
 
     fn give_back(&self, agent: AgentId, attempt: AttemptKey) -> Result<(), StoreError> {
-        let (project, phase, index) = columns(attempt.task);
-        let changed = self
-            .connection
-            .prepare_cached(
-                "UPDATE tasks SET state = ?6
-                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND agent = ?5 AND state <= 1",
-            )?
-            .execute(params![project, phase, index, attempt.attempt, integer(agent.0), TODO])?;
-        held(changed, || not_current(attempt))
+        held(self.move_task(agent, attempt, Move::to(TODO))?, || not_current(attempt))
     }
 
     /// The attempt has not ended after all: the lost lease that the requeue noted is removed.
     fn readopt(&self, agent: AgentId, attempt: AttemptKey, crashes: u32) -> Result<(), StoreError> {
-        let (project, phase, index) = columns(attempt.task);
-        let changed = self
-            .connection
-            .prepare_cached(
-                "UPDATE tasks SET state = ?6, crashes = ?8
-                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND agent = ?5 AND state = ?7",
-            )?
-            .execute(params![
-                project,
-                phase,
-                index,
-                attempt.attempt,
-                integer(agent.0),
-                RUNNING,
-                TODO,
-                crashes
-            ])?;
-        held(changed, || {
+        let again = Move { from_max: TODO, crashes: Some(crashes), ..Move::to(RUNNING) };
+        held(self.move_task(agent, attempt, again)?, || {
             format!("{attempt} can't run again: it is not its task's highest, or the task is not in TODO")
         })?;
+        let (project, phase, index) = columns(attempt.task);
         self.connection
             .prepare_cached(
                 "DELETE FROM attempts WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND outcome = ?5",
