@@ -79,7 +79,7 @@ fn failed_state() -> State {
         }],
         logs: vec![
             chunk(v1::OutputStream::Stdout, b"out\n"),
-            chunk(v1::OutputStream::Stderr, b"trouble\nmore \x07trouble\n"),
+            chunk(v1::OutputStream::Stderr, b"trouble\nmore \x07trouble\nx: Read-only file system\n"),
         ],
         result: vec![b"one\n".to_vec()],
         ..State::default()
@@ -117,6 +117,8 @@ async fn a_project_that_fails() {
     check("failed_run", &fake, &["run", "p.yaml"]).await;
     check("failed_watch_json", &fake, &["watch", "1", "--output", "json"]).await;
     check("failed_results", &fake, &["results", "1"]).await;
+    check("failed_tasks", &fake, &["tasks", "1"]).await;
+    check("failed_tasks_json", &fake, &["tasks", "1", "--failed", "--json"]).await;
     check("failed_show", &fake, &["show", "1"]).await;
     check("failed_show_json", &fake, &["show", "1", "--output", "json"]).await;
     check("logs", &fake, &["logs", "1", "1"]).await;
