@@ -154,7 +154,7 @@ mod tests {
                 "raise `task.resources.memory`, which is 64 MiB",
             ),
             (Kind::PidsLimit, "set `task.resources.pids`", "raise `task.resources.pids`, which is 128"),
-            (Kind::TimedOut, "set `task.timeout`", "raise `task.timeout`, which is 1m"),
+            (Kind::TimedOut, "set `task.timeout`", "raise `task.timeout`, which is 60s"),
             (
                 Kind::OutputLimit,
                 "raise `task.output_limit`, which is 1 GiB",

@@ -65,7 +65,11 @@ fn signal(number: i32) -> String {
 
 /// The timeout, as a project file has it.
 pub(super) fn timeout(task: &v1::TaskSpec) -> String {
-    humantime::format_duration(Duration::from_millis(task.timeout_millis)).to_string()
+    match task.timeout_millis {
+        // People think of a minute or so in seconds.
+        millis @ 1..120_000 if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        millis => humantime::format_duration(Duration::from_millis(millis)).to_string(),
+    }
 }
 
 /// The memory limit, if the project names one.
@@ -102,7 +106,7 @@ mod tests {
             (Kind::Signaled, 11, "", "signal SEGV", "signal SEGV"),
             (Kind::Signaled, 40, "", "signal 40", "signal 40"),
             (Kind::Signaled, 0, "", "signal 0", "signal 0"),
-            (Kind::TimedOut, 0, "", "timed out", "timed out after 1m"),
+            (Kind::TimedOut, 0, "", "timed out", "timed out after 60s"),
             (Kind::OutOfMemory, 0, "", "out of memory", "out of memory with a limit of 64 MiB"),
             (Kind::PidsLimit, 0, "", "pids limit of its agent", "pids limit of 128"),
             (Kind::OutputLimit, 0, "", "output limit of 1 GiB", "output limit of 10 MiB"),
