@@ -93,7 +93,7 @@ pub fn bytes(bytes: u64) -> String {
         return format!("{bytes} B");
     };
     let one = 1_u64 << (10 * power);
-    if bytes % one == 0 {
+    if bytes.is_multiple_of(one) {
         return format!("{} {unit}", bytes / one);
     }
     format!("{:.1} {unit}", bytes as f64 / one as f64)

@@ -67,7 +67,7 @@ fn signal(number: i32) -> String {
 pub(super) fn timeout(task: &v1::TaskSpec) -> String {
     match task.timeout_millis {
         // People think of a minute or so in seconds.
-        millis @ 1..120_000 if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        millis @ 1..120_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         millis => humantime::format_duration(Duration::from_millis(millis)).to_string(),
     }
 }
