@@ -121,12 +121,18 @@ fn row(spec: &v1::ProjectSpec, task: &v1::Task) -> [String; HEADER.len()] {
         human::task_state(task.state()).to_owned(),
         task.attempt.to_string(),
         why,
-        used(|usage| human::duration(Duration::from_micros(usage.wall_micros))),
-        used(|usage| {
-            human::duration(Duration::from_micros(usage.user_micros.saturating_add(usage.system_micros)))
-        }),
+        used(|usage| time(usage.wall_micros)),
+        used(|usage| time(usage.user_micros.saturating_add(usage.system_micros))),
         used(|usage| human::bytes(usage.peak_memory_bytes)),
     ]
+}
+
+/// A length of time, finer where it is short.
+fn time(micros: u64) -> String {
+    if micros < 1_000_000 {
+        return format!("{:.1} ms", micros as f64 / 1000.0);
+    }
+    human::duration(Duration::from_micros(micros))
 }
 
 fn usage(task: &v1::Task) -> Option<v1::Usage> {
