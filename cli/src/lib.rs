@@ -10,6 +10,7 @@ mod context;
 mod embedded;
 pub mod error;
 pub mod exit_code;
+mod failures;
 mod follow;
 pub mod manual;
 pub mod output;

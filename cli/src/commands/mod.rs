@@ -10,6 +10,7 @@ mod results;
 mod run;
 mod show;
 mod submit;
+mod tasks;
 mod up;
 mod watch;
 
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Logs(logs::Args),
     Ls(ls::Args),
     Show(show::Args),
+    Tasks(tasks::Args),
     Cancel(cancel::Args),
     Agents(agents::Args),
     New(new::Args),
@@ -47,6 +49,7 @@ impl Command {
             Self::Results(args) => Box::pin(results::run(context, args)).await,
             Self::Logs(args) => Box::pin(logs::run(context, args)).await,
             Self::Ls(args) => Box::pin(ls::run(context, args)).await,
+            Self::Tasks(args) => Box::pin(tasks::run(context, args)).await,
             Self::Show(args) => Box::pin(show::run(context, args)).await,
             Self::Cancel(args) => Box::pin(cancel::run(context, args)).await,
             Self::Agents(args) => Box::pin(agents::run(context, args)).await,

@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     embedded::EmbeddedArgs,
     error::CliError,
-    exit_code,
+    exit_code, failures,
     follow::{self, Sink},
     output::json::Line,
     project_file::Submission,
@@ -119,6 +119,7 @@ async fn follow_all(context: &Context, client: &Client, projects: &[v1::Project]
     let mut verdict = Ok(());
     for project in projects {
         let ended = follow::run(context, client, project, Sink::Stdout).await?;
+        failures::tell_hints(context, client, &ended).await;
         if let Err(error) = follow::verdict(&ended) {
             // All but the last to fail are told here.
             if let Err(earlier) = std::mem::replace(&mut verdict, Err(error)) {

@@ -1,24 +1,20 @@
 //! `piecework show`
 
 use crate::{
-    client::{Client, ClientError, has_ended},
+    client::{Client, has_ended},
     context::Context,
     error::CliError,
+    failures,
     output::{
         human,
         json::{Attempt, FailedTask, Project, ProjectDetails},
+        reason,
     },
 };
 use piecework_proto::v1;
 
 /// How many failed tasks are shown.
 const FAILED_TASKS_MAX: u32 = 10;
-/// How much of a failed task's stderr is shown.
-const STDERR_LINES_MAX: usize = 5;
-/// How much of it is kept while it is read.
-const STDERR_TAIL_BYTES: usize = 8 << 10;
-/// The longest stderr that is read for its end.
-const STDERR_BYTES_MAX: u64 = 16 << 20;
 
 /// Show one project: what it is, how far it is, what failed, and what it waits for.
 #[derive(Debug, clap::Args)]
@@ -30,7 +26,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let client = context.connect().await?;
     let project = client.project(&args.project).await?;
-    let (tasks, more) = failed_tasks(&client, &project).await?;
+    let (tasks, more) = failures::first(&client, &project, FAILED_TASKS_MAX).await?;
     let spec = project.spec.clone().unwrap_or_default();
     let details = ProjectDetails {
         image: human::image(&spec),
@@ -38,59 +34,13 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         command: spec.task.as_ref().map(|task| task.command.clone()).unwrap_or_default(),
         reassemble: human::reassemble(&spec),
         waits_for: waits_for(&client, &project).await?,
-        failed_tasks: tasks.iter().map(|(task, stderr)| failed_task(task, stderr)).collect(),
+        failed_tasks: tasks.iter().map(failed_task).collect(),
         project: Project::from(&project),
     };
     if context.is_json() {
         return context.screen.json(&details).await;
     }
     context.screen.print(describe(&project, &details, &tasks, more)).await
-}
-
-type FailedTasks = Vec<(v1::Task, String)>;
-
-/// The first failed tasks, each with the end of its stderr, and whether there are more.
-async fn failed_tasks(client: &Client, project: &v1::Project) -> Result<(FailedTasks, bool), CliError> {
-    let answer = client
-        .tasks(v1::ListTasksRequest {
-            project: project.id.to_string(),
-            states: vec![i32::from(v1::TaskState::Failed)],
-            after: None,
-            limit: FAILED_TASKS_MAX,
-            with_attempts: true,
-        })
-        .await?;
-    let mut tasks = Vec::new();
-    for task in answer.tasks {
-        let stderr = stderr_tail(client, project.id, &task).await?;
-        tasks.push((task, stderr));
-    }
-    Ok((tasks, answer.more))
-}
-
-async fn stderr_tail(client: &Client, project: u64, task: &v1::Task) -> Result<String, CliError> {
-    let length = task.attempts.last().map_or(0, |attempt| attempt.stderr_bytes);
-    if length == 0 {
-        return Ok(String::new());
-    }
-    if length > STDERR_BYTES_MAX {
-        return Ok(format!("({length} bytes: see `piecework logs --stderr`)"));
-    }
-    let key = task.key.unwrap_or_default();
-    let request = v1::LogsRequest {
-        project: project.to_string(),
-        phase: key.phase,
-        index: key.index,
-        streams: vec![i32::from(v1::OutputStream::Stderr)],
-        ..v1::LogsRequest::default()
-    };
-    let mut chunks = client.logs(request).await?;
-    let mut tail = Vec::new();
-    while let Some(chunk) = chunks.message().await.map_err(ClientError::from)? {
-        tail.extend_from_slice(&chunk.data);
-        tail.drain(..tail.len().saturating_sub(STDERR_TAIL_BYTES));
-    }
-    Ok(human::tail(&tail, STDERR_LINES_MAX))
 }
 
 /// What a project that has tasks to do waits for, if none of them runs.
@@ -117,18 +67,25 @@ async fn waits_for(client: &Client, project: &v1::Project) -> Result<Option<Stri
     Ok(Some(format!("an agent that is ready: {}", human::one_line(&states.join(", ")))))
 }
 
-fn failed_task(task: &v1::Task, stderr: &str) -> FailedTask {
+fn failed_task(failed: &failures::FailedTask) -> FailedTask {
+    let task = &failed.task;
     let key = task.key.unwrap_or_default();
     FailedTask {
         phase: human::phase(key.phase()).to_owned(),
         index: key.index,
         item: task.item.clone(),
         attempts: task.attempts.iter().map(Attempt::from).collect(),
-        stderr_tail: stderr.to_owned(),
+        stderr_tail: failed.stderr.clone(),
+        hint: failed.hint.clone(),
     }
 }
 
-fn describe(project: &v1::Project, details: &ProjectDetails, tasks: &FailedTasks, more: bool) -> String {
+fn describe(
+    project: &v1::Project,
+    details: &ProjectDetails,
+    tasks: &[failures::FailedTask],
+    more: bool,
+) -> String {
     let mut lines = Vec::new();
     let mut line = |name: &str, value: &str| lines.push(format!("{name:<12}{}", human::one_line(value)));
     line("project", &format!("{} ({})", project.id, human::project_name(project)));
@@ -160,9 +117,10 @@ fn describe(project: &v1::Project, details: &ProjectDetails, tasks: &FailedTasks
     if project.ended_millis > 0 {
         line("took", &human::took(project.created_millis, project.ended_millis));
     }
-    for (task, stderr) in tasks {
+    let spec = project.spec.clone().unwrap_or_default();
+    for task in tasks {
         lines.push(String::new());
-        lines.extend(describe_task(task, stderr));
+        lines.extend(describe_task(&spec, task));
     }
     if more {
         lines.push(format!("\nMore tasks failed than the {} shown here.", tasks.len()));
@@ -170,13 +128,15 @@ fn describe(project: &v1::Project, details: &ProjectDetails, tasks: &FailedTasks
     lines.join("\n") + "\n"
 }
 
-fn describe_task(task: &v1::Task, stderr: &str) -> Vec<String> {
+fn describe_task(spec: &v1::ProjectSpec, failed: &failures::FailedTask) -> Vec<String> {
+    let failures::FailedTask { task, stderr, hint } = failed;
     let key = task.key.unwrap_or_default();
     let item =
         if task.item.is_empty() { String::new() } else { format!(" (item {})", human::one_line(&task.item)) };
     let mut lines = vec![format!("{}{item} failed", human::task(&key))];
+    let (_, task_spec) = reason::phase_task(spec, key.phase());
     for attempt in &task.attempts {
-        let outcome = human::outcome(&attempt.outcome.clone().unwrap_or_default());
+        let outcome = reason::reason(&attempt.outcome.clone().unwrap_or_default(), &task_spec);
         let refused = human::refused(&attempt.usage.unwrap_or_default());
         lines.push(format!(
             "  attempt {} on {}: {outcome}{refused}",
@@ -187,6 +147,9 @@ fn describe_task(task: &v1::Task, stderr: &str) -> Vec<String> {
     if !stderr.is_empty() {
         lines.push("  stderr ends with".to_owned());
         lines.extend(stderr.lines().map(|line| format!("    {line}")));
+    }
+    if let Some(hint) = hint {
+        lines.push(format!("  hint: {hint}"));
     }
     lines
 }

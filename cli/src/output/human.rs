@@ -72,6 +72,33 @@ pub const fn phase(phase: v1::Phase) -> &'static str {
     }
 }
 
+/// A task's state in a word.
+#[must_use]
+pub const fn task_state(state: v1::TaskState) -> &'static str {
+    match state {
+        v1::TaskState::Unspecified => "unknown",
+        v1::TaskState::Todo => "todo",
+        v1::TaskState::Running => "running",
+        v1::TaskState::Succeeded => "succeeded",
+        v1::TaskState::Failed => "failed",
+    }
+}
+
+/// A number of bytes, short, with a unit of 1024.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let power = (bytes.max(1).ilog2() / 10) as usize;
+    let Some(unit) = power.checked_sub(1).and_then(|unit| UNITS.get(unit)) else {
+        return format!("{bytes} B");
+    };
+    let one = 1_u64 << (10 * power);
+    if bytes.is_multiple_of(one) {
+        return format!("{} {unit}", bytes / one);
+    }
+    format!("{:.1} {unit}", bytes as f64 / one as f64)
+}
+
 /// An agent's state in a word or two.
 #[must_use]
 pub const fn agent_state(state: v1::AgentState) -> &'static str {
@@ -236,6 +263,20 @@ mod tests {
         let rows =
             vec![vec!["1".to_owned(), "queens-12".to_owned()], vec!["10".to_owned(), "a\x1b[31m".to_owned()]];
         assert_eq!(table(&["ID", "NAME"], rows), "ID   NAME\n1    queens-12\n10   a\\u{1b}[31m\n");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        for (number, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (64 << 20, "64 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(bytes(number), text);
+        }
     }
 
     #[test]

@@ -255,6 +255,65 @@ pub struct FailedTask {
     pub attempts: Vec<Attempt>,
     /// The last lines of its last attempt's stderr.
     pub stderr_tail: String,
+    /// What to change in the project file, if that can be guessed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// One task, a line of `tasks`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Task {
+    /// `split`, `task` or `reassemble`.
+    pub phase: String,
+    /// Its index.
+    pub index: u32,
+    /// Its item.
+    pub item: String,
+    /// Its item's resource, if it has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource: String,
+    /// `todo`, `running`, `succeeded` or `failed`.
+    pub state: String,
+    /// The number of its highest attempt.
+    pub attempt: u32,
+    /// The agent of its highest attempt.
+    pub agent: String,
+    /// How its last attempt that ended did so, its cause in the message; null if none has.
+    pub outcome: Option<Outcome>,
+    /// Its attempts that ended, oldest first; the newest 100 at the most.
+    pub attempts: Vec<Attempt>,
+    /// What its last attempt that ended has used; null if none has.
+    pub usage: Option<Usage>,
+}
+
+/// What an attempt has used.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Usage {
+    /// How long it ran, in microseconds.
+    pub wall_micros: u64,
+    /// Processor time of its own, in microseconds.
+    pub user_micros: u64,
+    /// Processor time in the kernel, in microseconds.
+    pub system_micros: u64,
+    /// The most memory that one of its processes had, in bytes.
+    pub peak_memory_bytes: u64,
+    /// How often the kernel killed one of its processes for want of memory.
+    pub oom_kills: u32,
+    /// How often the kernel refused it a process or thread for the pids limit.
+    pub pids_refused: u32,
+}
+
+impl From<&v1::Usage> for Usage {
+    fn from(usage: &v1::Usage) -> Self {
+        Self {
+            wall_micros: usage.wall_micros,
+            user_micros: usage.user_micros,
+            system_micros: usage.system_micros,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            oom_kills: usage.oom_kills,
+            pids_refused: usage.pids_refused,
+        }
+    }
 }
 
 /// An attempt that ended, with what it used.
@@ -362,6 +421,8 @@ pub enum Output {
     Ls(Projects),
     /// `show`.
     Show(Box<ProjectDetails>),
+    /// `tasks`, one a line.
+    Tasks(Box<Task>),
     /// `cancel`.
     Cancel(Project),
     /// `agents`.

@@ -1,9 +1,11 @@
 //! What users and scripts read: [`human`] tables and lines, [`json`] for programs, [`progress`] on stderr, and the
 //! [`Screen`] that all of it goes through.
 
+pub mod hint;
 pub mod human;
 pub mod json;
 pub mod progress;
+pub mod reason;
 mod screen;
 
 pub use screen::{LogWriter, Screen};

@@ -79,7 +79,7 @@ fn failed_state() -> State {
         }],
         logs: vec![
             chunk(v1::OutputStream::Stdout, b"out\n"),
-            chunk(v1::OutputStream::Stderr, b"trouble\nmore \x07trouble\n"),
+            chunk(v1::OutputStream::Stderr, b"trouble\nmore \x07trouble\nx: Read-only file system\n"),
         ],
         result: vec![b"one\n".to_vec()],
         ..State::default()
@@ -111,12 +111,56 @@ async fn a_project_that_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_come_in_pages_each_with_its_cause() {
+    let limits = v1::TaskSpec {
+        timeout_millis: 60_000,
+        resources: Some(v1::Resources { memory_bytes: 64 << 20, pids_max: 128, cpus_milli: 0 }),
+        ..v1::TaskSpec::default()
+    };
+    let task = |index, state, kind, code, usage| v1::Task {
+        key: key(index),
+        state: i32::from(state),
+        item: format!("item {index}"),
+        attempt: 1,
+        agent: "host-a".to_owned(),
+        attempts: vec![v1::Attempt {
+            attempt: 1,
+            agent: "host-a".to_owned(),
+            outcome: outcome(kind, code),
+            usage: Some(usage),
+            ..v1::Attempt::default()
+        }],
+        ..v1::Task::default()
+    };
+    let used = v1::Usage { wall_micros: 61_000_000, user_micros: 1_500_000, ..v1::Usage::default() };
+    let failed = |index, kind, code| task(index, v1::TaskState::Failed, kind, code, used);
+    let refused = v1::Usage { pids_refused: 3, ..used };
+    let spec = v1::ProjectSpec { task: Some(limits), ..v1::ProjectSpec::default() };
+    let fake = Fake::start(State {
+        project: v1::Project { spec: Some(spec), ..project(v1::ProjectState::Running) },
+        tasks: vec![
+            task(0, v1::TaskState::Succeeded, v1::OutcomeKind::Exited, 0, used),
+            failed(1, v1::OutcomeKind::Signaled, 11),
+            failed(2, v1::OutcomeKind::TimedOut, 0),
+            failed(3, v1::OutcomeKind::OutOfMemory, 0),
+            task(4, v1::TaskState::Failed, v1::OutcomeKind::PidsLimit, 0, refused),
+            failed(5, v1::OutcomeKind::OutputLimit, 0),
+            task(6, v1::TaskState::Todo, v1::OutcomeKind::WorkerLost, 0, used),
+        ],
+        ..State::default()
+    });
+    check("tasks", &fake, &["tasks", "1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_project_that_fails() {
     let fake = Fake::start(failed_state());
     write_project(&fake);
     check("failed_run", &fake, &["run", "p.yaml"]).await;
     check("failed_watch_json", &fake, &["watch", "1", "--output", "json"]).await;
     check("failed_results", &fake, &["results", "1"]).await;
+    check("failed_tasks", &fake, &["tasks", "1"]).await;
+    check("failed_tasks_json", &fake, &["tasks", "1", "--failed", "--json"]).await;
     check("failed_show", &fake, &["show", "1"]).await;
     check("failed_show_json", &fake, &["show", "1", "--output", "json"]).await;
     check("logs", &fake, &["logs", "1", "1"]).await;

@@ -204,6 +204,7 @@ pub struct ImageFile {
 /// What becomes of the tasks' output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one a project")]
 pub enum Reassemble {
     /// A way that the server has built in.
     BuiltIn(BuiltIn),
