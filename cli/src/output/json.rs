@@ -355,6 +355,8 @@ pub enum Output {
     Agents(Agents),
     /// `new`.
     New(NewProject),
+    /// `bench`.
+    Bench(super::bench::Bench),
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What users and scripts read: [`human`] tables and lines, [`json`] for programs, [`progress`] on stderr, and the
 //! [`Screen`] that all of it goes through.
 
+pub mod bench;
 pub mod human;
 pub mod json;
 pub mod progress;
