@@ -101,7 +101,9 @@ impl<'a> Place<'a> {
     }
 
     fn programs(&self) -> Result<Result<Programs, String>, BenchError> {
-        let path = self.path("queens");
+        let dir = self.path("bin");
+        fs::create_dir(&dir).map_err(BenchError::file(&dir))?;
+        let path = dir.join("queens");
         fs::write(&path, QUEENS).map_err(BenchError::file(&path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(BenchError::file(&path))?;
         let queens = path.to_string_lossy().into_owned();

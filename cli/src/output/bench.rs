@@ -276,6 +276,16 @@ mod tests {
             left_out: why("fresh"),
             failed: why("queens"),
         };
-        insta::assert_snapshot!(bench.table(), @r"");
+        insta::assert_snapshot!(bench.table(), @r"
+        piecework 1.0.0, 2 processors (X), Linux 6.1, Docker 20 on overlay2; 2 slots, median of 1 rounds
+
+        NAME     WHAT       OURS      THEIRS    COMPARED TO   RATIO   GOAL       MET
+        spawn    2 × true   2412 /s   2010 /s   xargs         1.20    ≥ 1.00     yes
+        memory   server     66.0 MB                                   ≤ 200 MB   yes
+
+        spawn: the first after 1 ms
+        fresh: left out: no Docker
+        queens: failed: no Docker
+        ");
     }
 }
