@@ -23,6 +23,7 @@ pub(super) fn exit(exit: frame::Exit) -> InitExit {
             user_micros: exit.usage.user_micros,
             system_micros: exit.usage.system_micros,
             peak_memory_bytes: exit.usage.peak_memory_bytes,
+            ..Usage::default()
         },
         stdout_length: exit.stdout_length,
         stderr_length: exit.stderr_length,
