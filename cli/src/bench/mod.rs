@@ -4,6 +4,7 @@
 mod control;
 mod docker;
 mod error;
+mod fresh;
 mod host;
 mod latency;
 mod memory;
@@ -46,6 +47,8 @@ pub(crate) enum Name {
     Submit,
     /// One task from submission to result, against `docker exec`.
     Latency,
+    /// Tasks with a new container each, against `docker run`.
+    Fresh,
     /// One task that prints very much, against `docker run | cat`; and memory.
     Output,
     /// Tasks that compute, against the bare solver.
@@ -76,7 +79,7 @@ impl Name {
         match self {
             Self::Control | Self::Submit => Needs::Nothing,
             Self::Spawn | Self::Output | Self::Queens => Needs::Programs,
-            Self::Latency => Needs::Docker,
+            Self::Latency | Self::Fresh => Needs::Docker,
         }
     }
 
@@ -86,6 +89,7 @@ impl Name {
             Self::Control => Box::pin(control::measure(place)).await,
             Self::Submit => Box::pin(submit::measure(place)).await,
             Self::Latency => Box::pin(latency::measure(place)).await,
+            Self::Fresh => Box::pin(fresh::measure(place)).await,
             Self::Output => Box::pin(output::measure(place)).await,
             Self::Queens => Box::pin(queens::measure(place)).await,
         }

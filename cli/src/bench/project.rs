@@ -65,6 +65,14 @@ impl Work {
         self
     }
 
+    /// With a new worker for each task.
+    pub(super) fn fresh(mut self) -> Self {
+        if let Some(task) = &mut self.spec.task {
+            task.set_isolation(v1::Isolation::Fresh);
+        }
+        self
+    }
+
     /// What is submitted.
     pub(super) fn submission(&self) -> Submission {
         Submission { spec: self.spec.clone(), items: self.items.clone(), files: Vec::new() }

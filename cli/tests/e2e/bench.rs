@@ -10,11 +10,18 @@ use std::{
 };
 
 /// Every measurement, with the rows that it has.
-const ALL: &[(&str, usize)] =
-    &[("spawn", 1), ("control", 1), ("submit", 3), ("latency", 1), ("output", 3), ("queens", 1)];
+const ALL: &[(&str, usize)] = &[
+    ("spawn", 1),
+    ("control", 1),
+    ("submit", 3),
+    ("latency", 1),
+    ("fresh", 1),
+    ("output", 3),
+    ("queens", 1),
+];
 
 /// Those that need Docker.
-const DOCKER_ONLY: &[&str] = &["latency"];
+const DOCKER_ONLY: &[&str] = &["latency", "fresh"];
 
 /// Two rounds of the least.
 const SMALL: &[&str] = &["--rounds", "2", "--tasks", "6", "--output-mib", "1", "--board", "5"];
@@ -23,7 +30,7 @@ fn bench(home: &Home, args: &[&str]) -> Command {
     let dir = home.path("bench");
     fs::create_dir_all(&dir).expect("a directory");
     let common = ["bench", "--output", "json", "--runtime", home.runtime.name(), "--dir"];
-    home.piecework(&[&common, &[dir.to_str().expect("a path")], args].concat())
+    home.piecework(&[&common[..], &[dir.to_str().expect("a path")], args].concat())
 }
 
 fn report(output: &Output) -> serde_json::Value {
