@@ -39,6 +39,8 @@ pub(crate) struct EmbeddedConfig {
 }
 
 #[cfg(feature = "embedded")]
+pub(crate) mod part;
+#[cfg(feature = "embedded")]
 pub(crate) use with::Embedded;
 #[cfg(not(feature = "embedded"))]
 pub(crate) use without::Embedded;
@@ -131,11 +133,11 @@ mod with {
         }
     }
 
-    fn not_started(what: &str, error: &dyn std::error::Error) -> CliError {
+    pub(super) fn not_started(what: &str, error: &dyn std::error::Error) -> CliError {
         CliError::new(exit_code::LOCAL_FAILURE, format!("{what} can't be started")).cause(error)
     }
 
-    fn log_to_stderr(context: &Context, default: &str) {
+    pub(super) fn log_to_stderr(context: &Context, default: &str) {
         let filter = EnvFilter::try_from_env("PIECEWORK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
         let screen = Arc::clone(&context.screen);
         // It fails only if there is a subscriber already.

@@ -4,6 +4,8 @@
 //! and [`error`] and [`exit_code`] are how it ends.
 
 mod args;
+#[cfg(feature = "embedded")]
+mod bench;
 pub mod client;
 mod commands;
 mod context;

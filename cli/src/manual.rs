@@ -11,7 +11,8 @@ pub fn manual() -> String {
     let mut command = Args::command().term_width(100);
     command.build();
     section(&mut text, &mut command);
-    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let names: Vec<String> = shown.map(|command| command.get_name().to_owned()).collect();
     for name in names.iter().filter(|name| *name != "help") {
         if let Some(command) = command.find_subcommand_mut(name) {
             let mut command = command.clone().mut_args(|arg| {

@@ -1,11 +1,15 @@
 //! The commands, one file each. Their doc comments are the help.
 
 mod agents;
+#[cfg(feature = "embedded")]
+mod bench;
+#[cfg(feature = "embedded")]
+mod bench_part;
 mod cancel;
 mod completions;
 mod logs;
 mod ls;
-mod new;
+pub(crate) mod new;
 mod results;
 mod run;
 mod show;
@@ -31,13 +35,22 @@ pub(crate) enum Command {
     Cancel(cancel::Args),
     Agents(agents::Args),
     New(new::Args),
+    #[cfg(feature = "embedded")]
+    Bench(bench::Args),
+    #[cfg(feature = "embedded")]
+    BenchPart(bench_part::Args),
     Completions(completions::Args),
 }
 
 impl Command {
     /// Whether the command ends by itself, in good order, when the user interrupts it.
     pub(crate) const fn ends_by_itself_when_interrupted(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Run(_))
+        match self {
+            Self::Up(_) | Self::Run(_) => true,
+            #[cfg(feature = "embedded")]
+            Self::Bench(_) | Self::BenchPart(_) => true,
+            _ => false,
+        }
     }
 
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
@@ -53,6 +66,10 @@ impl Command {
             Self::Show(args) => Box::pin(show::run(context, args)).await,
             Self::Cancel(args) => Box::pin(cancel::run(context, args)).await,
             Self::Agents(args) => Box::pin(agents::run(context, args)).await,
+            #[cfg(feature = "embedded")]
+            Self::Bench(args) => Box::pin(bench::run(context, args)).await,
+            #[cfg(feature = "embedded")]
+            Self::BenchPart(args) => Box::pin(bench_part::run(context, args)).await,
             Self::New(args) => Box::pin(new::run(context, &args)).await,
             Self::Completions(args) => Box::pin(completions::run(context, &args)).await,
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The solver of the queens, as a static binary. The build script makes it.
-const QUEENS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/queens"));
+pub(crate) const QUEENS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/queens"));
 
 /// Write a project that is ready to run.
 ///

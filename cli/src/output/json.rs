@@ -429,6 +429,8 @@ pub enum Output {
     Agents(Agents),
     /// `new`.
     New(NewProject),
+    /// `bench`.
+    Bench(super::bench::Bench),
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! [`Screen`] that all of it goes through.
 
 pub mod hint;
+pub mod bench;
 pub mod human;
 pub mod json;
 pub mod progress;

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test that does not run says so")]
 
 mod bad_input;
+mod bench;
 mod crashes;
 mod home;
 mod order;
