@@ -1,5 +1,6 @@
 //! Tasks that do what they can to outlive themselves, or to get at their init. Each is named by the one argument; what
-//! it is refused it passes over, and it always ends by itself, with exit code 0, unless its name says otherwise.
+//! it is refused it passes over, and it always ends by itself, with exit code 0, unless its name says otherwise. `probe`
+//! becomes the program beside it that tells what a task sees; `list` tells the names.
 
 use nix::{
     errno::Errno,
@@ -63,6 +64,11 @@ fn main() -> ExitCode {
     if name == "list" {
         let _ = TASKS.iter().try_for_each(|(name, _)| writeln!(std::io::stdout(), "{name}"));
         return ExitCode::SUCCESS;
+    }
+    if name == "probe" {
+        // Nothing of this program is left in it, not even a word of its command line.
+        let _ = nix::unistd::execv(c"/bin/probe", &[c"probe"]);
+        return ExitCode::from(65);
     }
     match TASKS.iter().find(|(known, _)| *known == name) {
         Some((_, run)) => {

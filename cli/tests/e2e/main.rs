@@ -10,4 +10,5 @@ mod crashes;
 mod home;
 mod order;
 mod queens;
+mod sealed;
 mod witness;
