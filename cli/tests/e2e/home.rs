@@ -301,7 +301,7 @@ pub(crate) fn player(name: &str) -> PathBuf {
 }
 
 /// An image with those programs in `/bin`, and the libraries that they are linked with.
-pub(crate) fn players_image(names: &[&str], changes: &[&str]) -> Image {
+pub(crate) fn players_image(names: &[&str], changes: &[&str], add: impl FnOnce(&Path)) -> Image {
     let root = tempfile::tempdir().expect("a temporary directory");
     let place = |from: &Path, to: &Path| {
         let to = root.path().join(to.strip_prefix("/").unwrap_or(to));
@@ -318,6 +318,7 @@ pub(crate) fn players_image(names: &[&str], changes: &[&str]) -> Image {
             }
         }
     }
+    add(root.path());
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let image = Image(format!("piecework-e2e-players:{}-{count}", std::process::id()));

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod crashes;
+mod endings;
 mod home;
 mod order;
 mod queens;

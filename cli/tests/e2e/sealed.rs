@@ -10,7 +10,11 @@ use std::{
 
 /// An image with the probe, and a volume with something in it.
 fn image() -> Image {
-    players_image(&["probe", "hostile"], &["VOLUME /volume", "VOLUME /var/lib/data", "ENV PLACE=image"])
+    players_image(
+        &["probe", "hostile"],
+        &["VOLUME /volume", "VOLUME /var/lib/data", "ENV PLACE=image"],
+        |_| (),
+    )
 }
 
 /// Submits tasks that run one after another in this order, and waits until all have ended.
