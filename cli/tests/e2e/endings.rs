@@ -87,7 +87,7 @@ fn check(runtime: Runtime) {
         }
     };
     let items: Vec<String> = ways.iter().map(|way| dir.join(way.name).display().to_string()).collect();
-    let mut task = json!({"command": ["{item}"], "timeout": "1500ms", "output": "64KiB"});
+    let mut task = json!({"command": ["{item}"], "timeout": "1500ms", "output_limit": "64KiB"});
     if runtime == Runtime::Docker {
         task["resources"] = json!({"memory": "32MiB", "pids": 32});
     }
