@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".piecework.v1.Output.inline")
         .bytes(".piecework.v1.OutputChunk.data")
+        .bytes(".piecework.v1.Assignment.stdin")
         .bytes(".piecework.v1.InputChunk.data")
         .bytes(".piecework.v1.ResultsChunk.data")
         .bytes(".piecework.v1.LogsChunk.data")

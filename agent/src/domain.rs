@@ -90,6 +90,8 @@ pub enum Outcome {
     TimedOut,
     /// Killed by the kernel for want of memory.
     OutOfMemory,
+    /// Failed after the kernel had refused it a process or thread for the pids limit.
+    PidsLimit,
     /// The command could not be started, and why.
     CouldNotStart(String),
     /// The image could not be found, pulled or built, and why.
@@ -115,6 +117,10 @@ pub struct Usage {
     pub system_micros: u64,
     /// Largest resident set of any one process.
     pub peak_memory_bytes: u64,
+    /// How often the kernel killed one of its processes for want of memory.
+    pub oom_kills: u32,
+    /// How often the kernel refused it a process or thread for the pids limit.
+    pub pids_refused: u32,
 }
 
 /// One of the two output streams.
@@ -170,6 +176,8 @@ pub struct Assignment {
     pub attempt: AttemptKey,
     /// Program and arguments, complete.
     pub command: Vec<String>,
+    /// All of its stdin, with [`StdinFrom::Assignment`]; else nothing.
+    pub stdin: Bytes,
     /// What it has in common with its phase's other attempts.
     pub spec: Arc<RunSpec>,
 }
@@ -197,8 +205,34 @@ pub struct RunSpec {
     pub network: bool,
     /// Most bytes on stdout and stderr together.
     pub output_bytes_max: u64,
-    /// Stdin is to be read from the coordinator; else it is empty.
-    pub has_input: bool,
+    /// Where stdin comes from.
+    pub stdin: StdinFrom,
+    /// How far its workers are shut off.
+    pub isolation: Isolation,
+}
+
+/// Where the stdin of an attempt comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StdinFrom {
+    /// It is empty.
+    #[default]
+    Nothing,
+    /// It came with the assignment.
+    Assignment,
+    /// The file with this SHA-256, from the cache of files.
+    File([u8; 32]),
+    /// It is read from the coordinator while the attempt runs.
+    Coordinator,
+}
+
+/// How far a worker is shut off from what its attempts may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isolation {
+    /// A read-only root and a user without rights; the worker is reused.
+    #[default]
+    Sealed,
+    /// A writable root and user 0, in a worker of its own for each attempt.
+    Fresh,
 }
 
 /// The image of a project's workers.

@@ -7,6 +7,7 @@ pub mod domain;
 pub mod images;
 pub mod init_link;
 pub mod outbox;
+pub mod pool;
 pub mod runtime;
 pub mod session;
 pub mod supervisor;

@@ -14,6 +14,8 @@ pub(crate) struct Args {
     pub(crate) workdir: Option<PathBuf>,
     /// Whom tasks run as; none means as init.
     pub(crate) task_user: Option<TaskUser>,
+    /// Empty file systems of the worker's own that tasks may write to, whatever mode the engine gave them.
+    pub(crate) writable: Vec<PathBuf>,
     /// Become a daemon, and write its pid here.
     pub(crate) pid_file: Option<PathBuf>,
     /// Take a pid namespace (and a user namespace, if need be) for the daemon.
@@ -33,6 +35,7 @@ impl Args {
                 "--root" => args.root = Some(value()?.into()),
                 "--workdir" => args.workdir = Some(value()?.into()),
                 "--task-user" => args.task_user = Some(value()?.to_string_lossy().parse()?),
+                "--writable" => args.writable.push(value()?.into()),
                 "--pid-file" => args.pid_file = Some(value()?.into()),
                 "--isolate" => args.isolate = true,
                 "--probe" => args.probe = true,
@@ -56,12 +59,15 @@ mod tests {
 
     #[test]
     fn all_arguments() {
-        let args = parse(&["--socket", "/s", "--task-user", "1:2", "--root", "/r", "--isolate"]).unwrap();
+        let words = ["--socket", "/s", "--task-user", "1:2", "--root", "/r", "--isolate"];
+        let places = ["--writable", "/tmp", "--writable", "/work"];
+        let args = parse(&[&words[..], &places].concat()).unwrap();
         let user = Some(TaskUser { uid: 1, gid: 2 });
         let expected = Args {
             socket: "/s".into(),
             root: Some("/r".into()),
             task_user: user,
+            writable: vec!["/tmp".into(), "/work".into()],
             isolate: true,
             ..Args::default()
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Running ──leader exits──▶ Clearing ──no process is left──▶ Draining ──both pipes are read──▶ Ended
-//!    └── could not be forked ──────────────────────────────────────────────────────────────────▲
+//!    └── could not be started ─────────────────────────────────────────────────────────────────▲
 //! ```
 //!
 //! While Running it can be stopped: by its timeout, by the agent, or because it printed too much. The reason for that
@@ -11,25 +11,29 @@
 
 use crate::{
     buffer::{OutOfRange, Unacked},
-    frame::{Exit, Outcome, Run, State, Stream, Usage, cut_message},
-    oom::OomCounter,
+    counters::{Counters, Counts},
+    frame::{Exit, HeldState, Outcome, Run, Stream, Usage, cut_message},
     output::{Output, Read},
     reap::{self, Ending, Reaped},
-    spawn::{self, Setting},
+    spawn::Spawner,
     stdin::Stdin,
 };
-use nix::{
-    errno::Errno,
-    sys::signal::Signal,
-    unistd::{Pid, read},
-};
+use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
     time::{Duration, Instant},
 };
 
 /// How long after SIGTERM a task that is over its time is killed.
 const TIMEOUT_GRACE_SECS: u64 = 2;
+
+/// How long a run is young: most short ones end within this time. Until then its output is left in the pipes, so that init
+/// wakes up once for a short run and not for each of its writes.
+const YOUNG_MICROS: u64 = 2_000;
 
 /// How often SIGKILL is repeated while something is left.
 const KILL_AGAIN_MILLIS: u64 = 10;
@@ -41,8 +45,26 @@ const CLEAR_SECS_MAX: u64 = 5;
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) is_pid_1: bool,
-    pub(crate) setting: Setting,
-    pub(crate) oom: OomCounter,
+    pub(crate) spawner: Spawner,
+    pub(crate) counters: Counters,
+    /// How far they were when the last run ended.
+    pub(crate) counts: Counts,
+    /// The file that says which run was begun last.
+    pub(crate) begun: File,
+}
+
+impl Host {
+    /// How the counts have gone up since the last call.
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        let before = std::mem::replace(&mut self.counts, self.counters.read());
+        self.counts.since(before)
+    }
+
+    /// Writes down that a run begins. The file outlives the worker, so that nobody need guess what has begun in it.
+    fn note_begun(&self, number: u64) -> Result<(), String> {
+        let written = self.begun.write_all_at(&number.to_le_bytes(), 0);
+        written.map_err(|error| format!("it can't be noted that the run begins: {error}"))
+    }
 }
 
 /// The attempt.
@@ -70,12 +92,10 @@ enum Phase {
 struct Running {
     leader: Pid,
     since: Instant,
+    /// See [`YOUNG_MICROS`].
+    young: bool,
     deadline: Option<Instant>,
     stop: Option<Stop>,
-    /// Open until the command is executed; then what it said.
-    failure: Option<OwnedFd>,
-    failure_text: Vec<u8>,
-    oom_kills_before: u64,
 }
 
 #[derive(Debug)]
@@ -88,25 +108,23 @@ struct Stop {
 /// What of an attempt can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    Failure,
     Stdin,
     Output(Stream),
 }
 
 impl Attempt {
     /// Starts it. If that fails, it has ended.
-    pub(crate) fn start(run: &Run, host: &Host, now: Instant) -> Self {
-        let oom_kills_before = host.oom.count();
-        let (phase, pipes, stdin) = match spawn::spawn(run, &host.setting) {
+    pub(crate) fn start(run: Run, host: &mut Host, now: Instant) -> Self {
+        let spawned = host.note_begun(run.number).and_then(|()| host.spawner.spawn(&run));
+        let started = spawned.is_ok();
+        let (phase, pipes, stdin) = match spawned {
             Ok(spawned) => {
                 let running = Running {
                     leader: spawned.leader,
                     since: now,
+                    young: true,
                     deadline: run.timeout.and_then(|timeout| now.checked_add(timeout)),
                     stop: None,
-                    failure: Some(spawned.failure),
-                    failure_text: Vec::new(),
-                    oom_kills_before,
                 };
                 (Phase::Running(running), [Some(spawned.stdout), Some(spawned.stderr)], spawned.stdin)
             }
@@ -115,11 +133,26 @@ impl Attempt {
             }
         };
         let mut attempt = Self {
-            name: run.attempt.clone(),
+            name: run.attempt,
             phase,
             outputs: pipes.map(Output::new),
             output_bytes_left: run.output_bytes_max,
             stdin: Stdin::new(stdin, run.has_stdin),
+            started,
+            usage: Usage::default(),
+        };
+        attempt.drain();
+        attempt
+    }
+
+    /// One that was cancelled before its turn, and never starts.
+    pub(crate) fn cancelled(name: String) -> Self {
+        let mut attempt = Self {
+            name,
+            phase: Phase::Draining { outcome: Outcome::Cancelled },
+            outputs: [None, None].map(Output::new),
+            output_bytes_left: 0,
+            stdin: Stdin::default(),
             started: false,
             usage: Usage::default(),
         };
@@ -127,13 +160,21 @@ impl Attempt {
         attempt
     }
 
-    pub(crate) fn state(&self) -> State {
-        let attempt = self.name.clone();
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn state(&self) -> HeldState {
         if self.exit().is_some() {
-            return State::Ended { attempt };
+            return HeldState::Ended;
         }
         let (stdin_bytes, stdin_waiting_bytes) = self.stdin.progress();
-        State::Running { attempt, stdin_bytes, stdin_waiting_bytes }
+        HeldState::Running { stdin_bytes, stdin_waiting_bytes }
+    }
+
+    /// Whether it has just begun, and may end as soon.
+    pub(crate) fn is_young(&self) -> bool {
+        matches!(&self.phase, Phase::Running(Running { young: true, .. }) | Phase::Clearing { .. })
     }
 
     pub(crate) fn has_started(&self) -> bool {
@@ -166,25 +207,23 @@ impl Attempt {
     /// What to wait for, and whether to write to it. A pipe without room for its bytes is not waited for: that is the
     /// back-pressure, and the end of its writers would wake init again and again.
     pub(crate) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
-        let (failure, reading) = match &self.phase {
-            Phase::Running(running) => (running.failure.as_ref(), true),
-            Phase::Clearing { .. } => (None, true),
-            Phase::Draining { .. } | Phase::Ended(_) => (None, false),
+        let reading = match &self.phase {
+            Phase::Running(running) => !running.young,
+            Phase::Clearing { .. } => true,
+            Phase::Draining { .. } | Phase::Ended(_) => false,
         };
         let outputs = Stream::ALL.into_iter().filter(move |_| reading).filter_map(|stream| {
             let output = &self.outputs[stream.index()];
             let pipe = output.pipe.as_ref().filter(|_| self.discards() || output.kept.room() > 0)?;
             Some((Source::Output(stream), pipe.as_fd()))
         });
-        let failure = failure.map(|failure| (Source::Failure, failure.as_fd()));
         let stdin = self.stdin.wants_to_write().map(|stdin| (Source::Stdin, stdin.as_fd()));
-        failure.into_iter().chain(stdin).chain(outputs)
+        stdin.into_iter().chain(outputs)
     }
 
     /// Something that was waited for is there.
     pub(crate) fn ready(&mut self, source: Source, host: &Host) {
         match source {
-            Source::Failure => self.read_failure(),
             Source::Stdin => self.stdin.advance(),
             Source::Output(stream) => {
                 if self.read_output(stream) == Read::OverLimit {
@@ -197,7 +236,11 @@ impl Attempt {
     /// When [`Self::tick`] is due.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Running(running) => running.stop.as_ref().map(|stop| stop.kill_at).or(running.deadline),
+            Phase::Running(running) => {
+                let grown_up = running.young.then(|| running.since + Duration::from_micros(YOUNG_MICROS));
+                let due = running.stop.as_ref().map(|stop| stop.kill_at).or(running.deadline);
+                grown_up.into_iter().chain(due).min()
+            }
             Phase::Clearing { again, .. } => Some(*again),
             Phase::Draining { .. } | Phase::Ended(_) => None,
         }
@@ -206,23 +249,22 @@ impl Attempt {
     /// Does what the time calls for.
     pub(crate) fn tick(&mut self, host: &Host, now: Instant) {
         match &mut self.phase {
-            Phase::Running(running) => match &mut running.stop {
-                Some(stop) if stop.kill_at <= now => {
-                    stop.kill_at = now + Duration::from_millis(KILL_AGAIN_MILLIS);
-                    reap::kill_everything(host.is_pid_1);
+            Phase::Running(running) => {
+                running.young &= now < running.since + Duration::from_micros(YOUNG_MICROS);
+                match &mut running.stop {
+                    Some(stop) if stop.kill_at <= now => {
+                        stop.kill_at = now + Duration::from_millis(KILL_AGAIN_MILLIS);
+                        reap::kill_everything(host.is_pid_1);
+                    }
+                    None if running.deadline.is_some_and(|deadline| deadline <= now) => {
+                        self.stop(Outcome::TimedOut, Duration::from_secs(TIMEOUT_GRACE_SECS), host, now);
+                    }
+                    _ => {}
                 }
-                None if running.deadline.is_some_and(|deadline| deadline <= now) => {
-                    self.stop(Outcome::TimedOut, Duration::from_secs(TIMEOUT_GRACE_SECS), host, now);
-                }
-                _ => {}
-            },
-            Phase::Clearing { again, give_up, .. } if *again <= now => {
-                if *give_up <= now {
-                    self.cleared();
-                } else {
-                    *again = now + Duration::from_millis(KILL_AGAIN_MILLIS);
-                    reap::kill_everything(host.is_pid_1);
-                }
+            }
+            Phase::Clearing { again, .. } if *again <= now => {
+                *again = now + Duration::from_millis(KILL_AGAIN_MILLIS);
+                reap::kill_everything(host.is_pid_1);
             }
             _ => {}
         }
@@ -251,39 +293,37 @@ impl Attempt {
         if running.leader != child.pid {
             return;
         }
-        self.read_failure();
         let Phase::Running(running) = &mut self.phase else { return };
         self.usage.wall_micros = u64::try_from((now - running.since).as_micros()).unwrap_or(u64::MAX);
-        let oom_killed = host.oom.count() > running.oom_kills_before;
         let outcome = match (running.stop.take(), child.ending) {
             (Some(stop), _) => stop.outcome,
-            (None, _) if !self.started => {
-                let why = String::from_utf8_lossy(&running.failure_text).into_owned();
-                let died =
-                    || format!("its process ended before the command was executed ({:?})", child.ending);
-                Outcome::CouldNotStart(cut_message(if why.is_empty() { died() } else { why }))
-            }
-            (None, Ending::Signaled(libc::SIGKILL)) if oom_killed => Outcome::OutOfMemory,
-            (None, Ending::Signaled(signal)) => Outcome::Signaled(signal),
-            (None, Ending::Exited(code)) => Outcome::Exited(code),
+            (None, Ending::Exited(0)) => Outcome::Exited(0),
+            (None, ending) => failure(ending, host.counters.read().since(host.counts)),
         };
         self.stdin.abandon();
         self.phase =
             Phase::Clearing { outcome, again: now, give_up: now + Duration::from_secs(CLEAR_SECS_MAX) };
     }
 
-    /// Nothing is left of the attempt.
-    pub(crate) fn no_children(&mut self) {
-        if matches!(self.phase, Phase::Clearing { .. }) {
-            self.cleared();
-        }
+    /// Its processes are being ended.
+    pub(crate) fn is_clearing(&self) -> bool {
+        matches!(self.phase, Phase::Clearing { .. })
     }
 
-    fn cleared(&mut self) {
-        if let Phase::Clearing { outcome, .. } = &self.phase {
-            self.phase = Phase::Draining { outcome: outcome.clone() };
-            self.drain();
-        }
+    /// Nothing is left of its processes, or what is can't be ended. The kernel has refused it memory or processes this
+    /// often.
+    pub(crate) fn cleared(&mut self, counts: Counts) {
+        let Phase::Clearing { outcome, .. } = &self.phase else { return };
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        self.usage.oom_kills = number(counts.oom_kills);
+        self.usage.pids_refused = number(counts.pids_refused);
+        self.phase = Phase::Draining { outcome: outcome.clone() };
+        self.drain();
+    }
+
+    /// Whether some of its processes can't be ended.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        matches!(&self.phase, Phase::Clearing { give_up, .. } if *give_up <= now)
     }
 
     /// Reads the rest of both pipes as far as there is room, and ends the attempt when that is all.
@@ -342,21 +382,14 @@ impl Attempt {
         let discards = self.discards();
         self.outputs[stream.index()].read(&mut self.output_bytes_left, discards)
     }
+}
 
-    /// The command is executed when the pipe ends without a word.
-    fn read_failure(&mut self) {
-        let Phase::Running(running) = &mut self.phase else { return };
-        while let Some(failure) = &running.failure {
-            let mut buffer = [0; 1024];
-            match read(failure, &mut buffer) {
-                Ok(0) => {
-                    running.failure = None;
-                    self.started = running.failure_text.is_empty();
-                }
-                Ok(count) => running.failure_text.extend_from_slice(&buffer[..count]),
-                Err(Errno::EINTR) => {}
-                Err(_) => return,
-            }
-        }
+/// What the end of a leader that failed by itself means.
+fn failure(ending: Ending, counts: Counts) -> Outcome {
+    match ending {
+        Ending::Signaled(libc::SIGKILL) if counts.oom_kills > 0 => Outcome::OutOfMemory,
+        _ if counts.pids_refused > 0 => Outcome::PidsLimit,
+        Ending::Signaled(signal) => Outcome::Signaled(signal),
+        Ending::Exited(code) => Outcome::Exited(code),
     }
 }

@@ -31,6 +31,16 @@ impl Unacked {
         self.bytes.extend(bytes);
     }
 
+    /// How much is kept.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The offset of the first byte that is kept.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
     /// The length of the stream so far.
     pub(crate) fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64

@@ -1,4 +1,4 @@
-//! The init of a worker: a small static Linux program that runs one attempt at a time for the agent outside.
+//! The init of a worker: a small static Linux program that runs attempts one after another for the agent outside.
 //!
 //! It listens on a Unix socket and serves one connection; a newer one replaces it. It spawns the command, feeds and
 //! drains it, holds it to its limits, collects every process, and keeps output and exit until the agent has them. It
@@ -9,14 +9,18 @@
 mod args;
 mod attempt;
 mod buffer;
+mod counters;
 mod daemon;
 pub mod frame;
+mod guard;
 mod link;
 mod lookup;
-mod oom;
+mod mounts;
+mod oom_score;
 mod output;
 mod privileges;
 mod reap;
+mod runs;
 mod server;
 mod spawn;
 mod stdin;
@@ -24,7 +28,15 @@ mod stdin;
 pub use daemon::{identity, running};
 pub use reap::descendants;
 
-use crate::{args::Args, attempt::Host, daemon::Launched, oom::OomCounter, server::Server, spawn::Setting};
+use crate::{
+    args::Args,
+    attempt::Host,
+    counters::Counters,
+    daemon::Launched,
+    guard::Guard,
+    server::Server,
+    spawn::{Setting, Spawner},
+};
 use nix::{
     sys::{
         prctl,
@@ -34,8 +46,12 @@ use nix::{
 };
 use std::{
     ffi::OsString,
-    fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
+    fs::{self, OpenOptions},
+    io,
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::Path,
 };
 
@@ -59,13 +75,25 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     }
     umask(Mode::from_bits_truncate(0o022));
     let listener = listen(&args.socket)?;
+    // In the socket's directory, which is the current one now; later init might not be allowed to.
+    let begun = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(frame::BEGUN)?;
+    // Some engines give a tmpfs the mode of the directory that it is mounted on, and not the one they were told. Its
+    // root is init's own, so init can do that without a right of its own.
+    for place in &args.writable {
+        fs::set_permissions(place, fs::Permissions::from_mode(0o1777)).map_err(|error| {
+            io::Error::other(format!("{} can't be made writable for tasks: {error}", place.display()))
+        })?;
+    }
     chdir(args.workdir.as_deref().unwrap_or(Path::new("/")))?;
     privileges::hide_init()?;
+    let spawner = Spawner::new(Setting { root: args.root, user: args.task_user })?;
     if args.task_user.is_some() {
         privileges::keep_init_capabilities()?;
     }
-    let setting = Setting { root: args.root, user: args.task_user };
-    Server::new(listener, Host { is_pid_1, setting, oom: OomCounter::find() })?.serve()
+    let guard = args.task_user.filter(|_| is_pid_1).map(Guard::new).transpose()?;
+    let counters = Counters::find();
+    let counts = counters.read();
+    Server::new(listener, guard, Host { is_pid_1, spawner, counters, counts, begun })?.serve()
 }
 
 /// Listens at a path of any length: only the last part of it goes into the address. Whoever can reach the directory may

@@ -1,16 +1,21 @@
-//! One connection to the agent: bytes in, bytes out, and how much of the attempt it was told. It never waits: what the
-//! agent does not read stays with the attempt, and what is made for it is bounded.
+//! One connection to the agent: bytes in, bytes out. It never waits: what the agent does not read stays with the runs, and
+//! what is made for it is bounded.
+//!
+//! The agent is not woken for every event. While a run is young and may well end at once, what there is to tell is
+//! gathered, so that many short runs share one write; and of a single short run, start, output and end go together.
 
 use crate::{
     attempt::Attempt,
-    frame::{
-        CHUNK_BYTES_MAX, Decoder, Event, FRAME_VERSION, Frame, FrameError, Request, State, Stream,
-        cut_message,
-    },
+    frame::{Decoder, Event, Frame, FrameError, Request, cut_message},
+    runs::Runs,
 };
 use std::{
     io::{ErrorKind, Read, Write},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
 };
 
 /// How much is read at once.
@@ -19,25 +24,30 @@ const READ_BYTES_MAX: usize = 64 << 10;
 /// When this much waits to be written, no more frames are made.
 const OUT_BYTES_MAX: usize = 128 << 10;
 
+/// When this much waits to be written, it is not gathered any longer.
+const GATHERED_BYTES_MAX: usize = 16 << 10;
+
+/// How long an event waits for others.
+const GATHER_MICROS: u64 = 2_000;
+
 /// The connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: UnixStream,
     decoder: Decoder,
+    read: Vec<u8>,
     out: Vec<u8>,
     written: usize,
-    /// None until the agent has sent Run or Resume.
-    told: Option<Told>,
-}
-
-/// What the agent was told of the attempt.
-#[derive(Debug)]
-struct Told {
-    started: bool,
-    exited: bool,
-    offsets: [u64; 2],
-    /// Which stream is next, so that a busy one does not hide the other.
-    turn: usize,
+    /// Since when something waits to be written.
+    since: Option<Instant>,
+    /// The socket takes no more at the moment.
+    blocked: bool,
+    /// Something must not be gathered.
+    urgent: bool,
+    /// Whether Resume may come.
+    resumes: bool,
+    /// Whether the agent is told of the runs as they go.
+    follows: bool,
 }
 
 /// The connection ended, or must end.
@@ -46,28 +56,45 @@ pub(crate) struct Closed;
 
 impl Link {
     /// Takes a connection that was accepted, and says hello.
-    pub(crate) fn new(socket: UnixStream, state: State) -> std::io::Result<Self> {
+    pub(crate) fn new(socket: UnixStream, runs: &mut Runs) -> std::io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let mut link = Self { socket, decoder: Decoder::default(), out: Vec::new(), written: 0, told: None };
-        link.send(&Event::Hello { version: FRAME_VERSION, state });
+        let mut link = Self {
+            socket,
+            decoder: Decoder::default(),
+            read: vec![0; READ_BYTES_MAX],
+            out: Vec::new(),
+            written: 0,
+            since: None,
+            blocked: false,
+            urgent: false,
+            resumes: !runs.is_empty(),
+            follows: runs.is_empty(),
+        };
+        link.say(&runs.hello());
         Ok(link)
     }
 
-    pub(crate) fn socket(&self) -> impl AsFd + '_ {
-        &self.socket
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
-    pub(crate) fn wants_to_write(&self) -> bool {
-        self.written < self.out.len()
+    /// Whether to wait until more can be written.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// When what was gathered must be written.
+    pub(crate) fn write_at(&self, runs: &Runs) -> Option<Instant> {
+        let since = self.since.filter(|_| !self.blocked)?;
+        Some(if gathers(runs) { since + Duration::from_micros(GATHER_MICROS) } else { since })
     }
 
     /// Reads what is there, once.
     pub(crate) fn receive(&mut self) -> Result<(), Closed> {
-        let mut buffer = [0; READ_BYTES_MAX];
-        match self.socket.read(&mut buffer) {
+        match self.socket.read(&mut self.read) {
             Ok(0) => Err(Closed),
             Ok(count) => {
-                self.decoder.push(&buffer[..count]);
+                self.decoder.push(&self.read[..count]);
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
@@ -80,41 +107,50 @@ impl Link {
         self.decoder.take()
     }
 
-    /// The agent follows the attempt from these offsets on; it knows that it was started, or wants to be told.
-    pub(crate) fn follow(&mut self, offsets: [u64; 2], knows_start: bool) {
-        self.told = Some(Told { started: knows_start, exited: false, offsets, turn: 0 });
-    }
-
+    /// Whether the agent has said where to go on with what was held when it came, or nothing was.
     pub(crate) fn follows(&self) -> bool {
-        self.told.is_some()
+        self.follows
     }
 
-    /// Whether the agent was sent everything before this offset.
-    pub(crate) fn was_told(&self, stream: Stream, offset: u64) -> bool {
-        self.told.as_ref().is_some_and(|told| offset <= told.offsets[stream.index()])
+    /// A connection resumes once, and only if there was something to resume.
+    pub(crate) fn may_resume(&mut self) -> Result<(), String> {
+        if std::mem::take(&mut self.resumes) {
+            Ok(())
+        } else {
+            Err("a second Resume on one connection, or one of nothing".into())
+        }
     }
 
-    /// The attempt is forgotten.
-    pub(crate) fn unfollow(&mut self) {
-        self.told = None;
+    /// From here on the agent is told of the runs.
+    pub(crate) fn follow(&mut self) {
+        self.follows = true;
     }
 
-    /// Makes frames of what the agent was not told yet, and writes what the socket takes.
-    pub(crate) fn advance(&mut self, attempt: Option<&mut Attempt>) -> Result<(), Closed> {
-        if let Some(attempt) = attempt {
-            loop {
-                while self.out.len() - self.written < OUT_BYTES_MAX {
-                    match self.told.as_mut().and_then(|told| told.next(attempt)) {
-                        Some(event) => self.send(&event),
-                        None => break,
-                    }
-                }
-                if !self.wants_to_write() || !self.flush()? {
-                    return Ok(());
-                }
+    /// Makes frames of what the agent was not told yet, and writes what is due and the socket takes.
+    pub(crate) fn advance(&mut self, runs: &mut Runs, now: Instant) -> Result<(), Closed> {
+        loop {
+            while self.follows && self.out.len() - self.written < OUT_BYTES_MAX {
+                let Some(event) = runs.next_event() else { break };
+                self.send(&event);
+            }
+            if self.out.is_empty() {
+                return Ok(());
+            }
+            let since = *self.since.get_or_insert(now);
+            let gathers = !self.urgent
+                && self.out.len() < GATHERED_BYTES_MAX
+                && gathers(runs)
+                && now < since + Duration::from_micros(GATHER_MICROS);
+            if gathers || !self.flush()? {
+                return Ok(());
             }
         }
-        self.flush().map(|_| ())
+    }
+
+    /// Says something that can't wait for others.
+    pub(crate) fn say(&mut self, event: &Event) {
+        self.urgent = true;
+        self.send(event);
     }
 
     /// Says why the connection ends, if the socket takes it at once.
@@ -135,41 +171,24 @@ impl Link {
             match self.socket.write(&self.out[self.written..]) {
                 Ok(0) => return Err(Closed),
                 Ok(count) => self.written += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Err(Closed),
             }
         }
         self.out.clear();
         self.written = 0;
+        self.since = None;
+        self.blocked = false;
+        self.urgent = false;
         Ok(true)
     }
 }
 
-impl Told {
-    fn next(&mut self, attempt: &mut Attempt) -> Option<Event> {
-        if !self.started && attempt.has_started() {
-            self.started = true;
-            return Some(Event::Started);
-        }
-        let credit = attempt.stdin().take_credit();
-        if credit > 0 {
-            return Some(Event::StdinWritten { bytes: credit });
-        }
-        for turn in [self.turn, self.turn + 1] {
-            let stream = Stream::ALL[turn % 2];
-            let offset = self.offsets[stream.index()];
-            if let Some(bytes) = attempt.output(stream).chunk(offset, CHUNK_BYTES_MAX) {
-                self.offsets[stream.index()] += bytes.len() as u64;
-                self.turn = turn + 1;
-                return Some(Event::Output { stream, offset, bytes: bytes.to_vec() });
-            }
-        }
-        if self.exited {
-            return None;
-        }
-        let exit = attempt.exit()?.clone();
-        self.exited = true;
-        Some(Event::Exited(exit))
-    }
+/// Whether there may be more to tell in a moment: a run is going on that may be a short one.
+fn gathers(runs: &Runs) -> bool {
+    runs.current().is_some_and(Attempt::is_young)
 }

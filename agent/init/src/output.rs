@@ -1,8 +1,12 @@
 //! One output stream of an attempt: its pipe, and what was read from it and is kept.
 
 use crate::{buffer::Unacked, frame::UNACKED_BYTES_MAX};
-use nix::{errno::Errno, unistd::read};
-use std::os::fd::OwnedFd;
+use nix::errno::Errno;
+use std::{
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, OwnedFd},
+    slice,
+};
 
 /// How much is read from a pipe at once.
 const READ_BYTES_MAX: usize = 64 << 10;
@@ -38,13 +42,15 @@ impl Output {
         if room == 0 {
             return Read::NoRoom;
         }
-        let mut buffer = [0; READ_BYTES_MAX];
+        // Not zeroed: this is read anew for every short run.
+        let mut buffer = [MaybeUninit::<u8>::uninit(); READ_BYTES_MAX];
         match read(pipe, &mut buffer[..room]) {
-            Ok(0) => {}
+            Ok([]) => {}
             Ok(_) if discards => return Read::Some,
-            Ok(count) => {
+            Ok(bytes) => {
+                let count = bytes.len();
                 let kept = usize::try_from(*bytes_left).map_or(count, |left| left.min(count));
-                self.kept.push(&buffer[..kept]);
+                self.kept.push(&bytes[..kept]);
                 *bytes_left -= kept as u64;
                 return if kept < count { Read::OverLimit } else { Read::Some };
             }
@@ -55,4 +61,14 @@ impl Output {
         self.pipe = None;
         Read::End
     }
+}
+
+/// Reads into memory that need not be initialised.
+fn read<'a>(pipe: &OwnedFd, buffer: &'a mut [MaybeUninit<u8>]) -> nix::Result<&'a [u8]> {
+    // SAFETY: the buffer is as long as is said, and any byte may be written to it.
+    let count =
+        Errno::result(unsafe { libc::read(pipe.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })?;
+    let count = usize::try_from(count).unwrap_or(0).min(buffer.len());
+    // SAFETY: the kernel has written this many bytes.
+    Ok(unsafe { slice::from_raw_parts(buffer.as_ptr().cast(), count) })
 }

@@ -1,10 +1,6 @@
 //! What init and its tasks may do: users, capabilities, and who may look into init.
 
-use nix::{
-    errno::Errno,
-    sys::prctl,
-    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
-};
+use nix::{errno::Errno, sys::prctl, unistd::setgroups};
 use std::{io, str::FromStr};
 
 /// The user and group that tasks run under.
@@ -63,9 +59,14 @@ fn limit_capabilities(mask: u32) -> io::Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
     let permitted = sets[0].permitted & mask;
     sets = [CapabilitySets { effective: permitted, permitted, inheritable: 0 }, CapabilitySets::default()];
-    // SAFETY: as above; the call only reads them.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })?;
+    set_capabilities(&sets)?;
     Ok(())
+}
+
+fn set_capabilities(sets: &[CapabilitySets; 2]) -> nix::Result<()> {
+    let mut header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    // SAFETY: both pointers are to live values with the layout that this version of the call has; it only reads the sets.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) }).map(drop)
 }
 
 /// Leaves init the capabilities that it needs while it runs tasks under another user.
@@ -78,16 +79,26 @@ pub(crate) fn hide_init() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Becomes the task's user, without any capability. Called in the child.
-pub(crate) fn become_task(user: Option<TaskUser>) -> io::Result<()> {
-    if let Some(TaskUser { uid, gid }) = user {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+/// What every child inherits: no way to more rights, and no groups.
+pub(crate) fn limit_heirs(user: Option<TaskUser>) -> io::Result<()> {
+    if user.is_some() {
         setgroups(&[])?;
-        setresgid(gid, gid, gid)?;
-        setresuid(uid, uid, uid)?;
-        limit_capabilities(0)?;
     }
     Ok(prctl::set_no_new_privs()?)
+}
+
+/// Becomes the task's user, without any capability. Called in a child that shares init's memory: the calls are made
+/// directly, as those of libc would change the user of every thread that it knows, which are init's. Tells whether it
+/// worked; if not, errno says why.
+pub(crate) fn become_task(TaskUser { uid, gid }: TaskUser) -> bool {
+    // SAFETY: these calls take numbers only, and act on the calling process alone.
+    let changed = unsafe {
+        libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+            && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
+            // The memory is init's still, and where the kernel is set to dump such processes, they could be traced.
+            && libc::prctl(libc::PR_SET_DUMPABLE, 0) == 0
+    };
+    changed && set_capabilities(&[CapabilitySets::default(); 2]).is_ok()
 }
 
 #[cfg(test)]

@@ -60,10 +60,10 @@ fn convert(usage: &libc::rusage) -> Usage {
         u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
     };
     Usage {
-        wall_micros: 0,
         user_micros: micros(usage.ru_utime),
         system_micros: micros(usage.ru_stime),
         peak_memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+        ..Usage::default()
     }
 }
 

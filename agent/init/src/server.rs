@@ -3,17 +3,20 @@
 
 use crate::{
     attempt::{Attempt, Host, Source},
-    frame::{Outcome, Request, Run, State},
+    frame::{Event, Request, cut_message},
+    guard::{Guard, Stain},
     link::{Closed, Link},
     reap::{self, Collected},
+    runs::Runs,
 };
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags, ppoll},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         socket::{getsockopt, sockopt::PeerCredentials},
+        time::TimeSpec,
     },
     unistd::geteuid,
 };
@@ -27,9 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest name of an attempt.
-const ATTEMPT_NAME_BYTES_MAX: usize = 256;
-
 /// How long to wait for processes to vanish when init itself is told to end.
 const STOP_SECS_MAX: u64 = 2;
 
@@ -39,8 +39,10 @@ pub(crate) struct Server {
     listener: UnixListener,
     signals: SignalFd,
     host: Host,
+    /// None if the worker is not used again, or not by strangers to each other.
+    guard: Option<Guard>,
     link: Option<Link>,
-    attempt: Option<Attempt>,
+    runs: Runs,
 }
 
 #[derive(Clone, Copy)]
@@ -51,19 +53,24 @@ enum Waited {
     Attempt(Source),
 }
 
+/// Most that is ever waited for at once.
+const WAITED_MAX: usize = 8;
+
 impl Server {
-    pub(crate) fn new(listener: UnixListener, host: Host) -> io::Result<Self> {
+    pub(crate) fn new(listener: UnixListener, guard: Option<Guard>, host: Host) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let mask = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { listener, signals, host, link: None, attempt: None })
+        Ok(Self { listener, signals, host, guard, link: None, runs: Runs::default() })
     }
 
     /// Serves until it is told to end by SIGTERM or SIGINT; then everything below it is killed.
     pub(crate) fn serve(mut self) -> io::Result<()> {
+        let mut ready = Vec::with_capacity(WAITED_MAX);
         loop {
-            for waited in self.wait()? {
+            self.wait(&mut ready)?;
+            for waited in ready.drain(..) {
                 match waited {
                     Waited::Signals => {
                         if self.take_signals() {
@@ -74,74 +81,88 @@ impl Server {
                     Waited::Listener => self.accept(),
                     Waited::Link => self.receive(),
                     Waited::Attempt(source) => {
-                        if let Some(attempt) = &mut self.attempt {
+                        if let Some(attempt) = self.runs.current_mut() {
                             attempt.ready(source, &self.host);
                         }
                     }
                 }
             }
-            if let Some(attempt) = &mut self.attempt {
-                attempt.tick(&self.host, Instant::now());
+            let now = Instant::now();
+            if let Some(attempt) = self.runs.current_mut() {
+                attempt.tick(&self.host, now);
+                if attempt.is_stuck(now) {
+                    self.cleared();
+                    let stain = self.guard.as_mut().map(|guard| guard.spend(Stain::Process));
+                    self.spent(stain);
+                }
             }
-            if let Some(link) = &mut self.link
-                && let Err(Closed) = link.advance(self.attempt.as_mut())
-            {
-                self.link = None;
+            let stain = self.guard.as_mut().and_then(|guard| guard.advance(now));
+            self.spent(stain);
+            let may_begin = self.guard.as_ref().is_none_or(Guard::is_clean);
+            if let Some(link) = &mut self.link {
+                while may_begin && link.follows() && self.runs.begin(&mut self.host, now) {}
+                if let Err(Closed) = link.advance(&mut self.runs, now) {
+                    self.link = None;
+                }
             }
         }
     }
 
-    fn wait(&self) -> io::Result<Vec<Waited>> {
-        let mut waited = vec![Waited::Signals];
-        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let socket = self.link.as_ref().map(|link| (link.socket(), link.wants_to_write()));
-        if let Some((socket, wants_to_write)) = &socket {
-            let write = if *wants_to_write { PollFlags::POLLOUT } else { PollFlags::empty() };
+    fn wait(&self, ready: &mut Vec<Waited>) -> io::Result<()> {
+        let mut waited = Vec::with_capacity(WAITED_MAX);
+        let mut fds = Vec::with_capacity(WAITED_MAX);
+        waited.push(Waited::Signals);
+        fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        if let Some(link) = &self.link {
+            let write = if link.is_blocked() { PollFlags::POLLOUT } else { PollFlags::empty() };
             waited.push(Waited::Link);
-            fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN | write));
+            fds.push(PollFd::new(link.socket(), PollFlags::POLLIN | write));
         }
         // After the connection, so that the last words of one that is replaced are heard.
         waited.push(Waited::Listener);
         fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
-        for (source, fd) in self.attempt.iter().flat_map(Attempt::sources) {
+        for (source, fd) in self.runs.current().into_iter().flat_map(Attempt::sources) {
             waited.push(Waited::Attempt(source));
             let flags = if source == Source::Stdin { PollFlags::POLLOUT } else { PollFlags::POLLIN };
             fds.push(PollFd::new(fd, flags));
         }
-        let timeout = match self.attempt.as_ref().and_then(Attempt::wake_at) {
-            None => PollTimeout::NONE,
-            // Rounded up: waking early would only mean to wait again.
-            Some(at) => {
-                let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        match poll(&mut fds, timeout) {
+        let due = [
+            self.runs.current().and_then(Attempt::wake_at),
+            self.link.as_ref().and_then(|link| link.write_at(&self.runs)),
+            self.guard.as_ref().and_then(Guard::wake_at),
+        ];
+        let timeout = due
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| TimeSpec::from_duration(at.saturating_duration_since(Instant::now())));
+        match ppoll(&mut fds, timeout, None) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(waited.into_iter().zip(&fds).filter(|(_, fd)| ready(fd)).map(|(waited, _)| waited).collect())
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        ready.extend(waited.into_iter().zip(&fds).filter(|(_, fd)| is_ready(fd)).map(|(waited, _)| waited));
+        Ok(())
     }
 
     /// Collects children; tells whether init is to end.
     fn take_signals(&mut self) -> bool {
-        let mut ends = false;
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            ends |= signal.ssi_signo != Signal::SIGCHLD as u32;
-        }
+        // One at a time: what is left wakes init again.
+        let signal = self.signals.read_signal().ok().flatten();
+        let ends = signal.is_some_and(|signal| signal.ssi_signo != Signal::SIGCHLD as u32);
         loop {
             match reap::collect() {
                 Collected::One(child) => {
-                    if let Some(attempt) = &mut self.attempt {
-                        attempt.collected(&child, &self.host, Instant::now());
+                    let now = Instant::now();
+                    if !self.guard.as_mut().is_some_and(|guard| guard.collected(child.pid, now))
+                        && let Some(attempt) = self.runs.current_mut()
+                    {
+                        attempt.collected(&child, &self.host, now);
                     }
                 }
                 Collected::NoneYet => break,
                 Collected::NoChildren => {
-                    if let Some(attempt) = &mut self.attempt {
-                        attempt.no_children();
-                    }
+                    self.cleared();
                     break;
                 }
             }
@@ -149,18 +170,32 @@ impl Server {
         ends
     }
 
+    /// Of the run that is ending, no process is left, or none that can be ended.
+    fn cleared(&mut self) {
+        let Some(attempt) = self.runs.current_mut().filter(|attempt| attempt.is_clearing()) else { return };
+        attempt.cleared(self.host.take_counts());
+        if let Some(guard) = &mut self.guard {
+            guard.ran();
+        }
+    }
+
+    /// The worker takes no more runs, and what waited never begins.
+    fn spent(&mut self, stain: Option<Stain>) {
+        let Some(stain) = stain else { return };
+        let why = cut_message(stain.to_string());
+        let from = self.runs.spend(why.clone());
+        if let Some(link) = &mut self.link {
+            link.say(&Event::Recalled { from });
+            link.say(&Event::Spent(why));
+        }
+    }
+
     /// Takes a connection that waits; it replaces the one that is there.
     fn accept(&mut self) {
         let Ok((socket, _)) = self.listener.accept() else { return };
-        if !self.is_agent(&socket) {
-            return;
+        if self.is_agent(&socket) {
+            self.link = Link::new(socket, &mut self.runs).ok();
         }
-        let state = self.attempt.as_ref().map_or(State::Idle, Attempt::state);
-        if let Some(attempt) = &mut self.attempt {
-            // What was written to the task before is in the state.
-            attempt.stdin().take_credit();
-        }
-        self.link = Link::new(socket, state).ok();
     }
 
     /// As PID 1, init has the agent outside of its pid namespace, so that the agent's pid shows as 0, and that of any
@@ -198,50 +233,35 @@ impl Server {
     /// Does what a request asks for, or says why it can't be.
     fn handle(&mut self, request: Request) -> Result<(), String> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        match (request, &mut self.attempt) {
-            (Request::Run(run), None) => {
-                check(&run)?;
-                self.attempt = Some(Attempt::start(&run, &self.host, Instant::now()));
-                link.follow([0, 0], false);
-            }
-            (Request::Run(run), Some(_)) => {
-                return Err(format!("busy: {:.64} can't be started", run.attempt));
-            }
-            (Request::Resume { stdout_offset, stderr_offset }, Some(attempt)) => {
-                if link.follows() {
-                    return Err("a second Run or Resume on one connection".into());
-                }
-                let offsets = [stdout_offset, stderr_offset];
-                for stream in crate::frame::Stream::ALL {
-                    let offset = offsets[stream.index()];
-                    if !attempt.output(stream).holds(offset) {
-                        return Err(format!("{stream:?} is not kept from offset {offset} on"));
-                    }
-                }
-                link.follow(offsets, true);
-            }
-            (Request::Ack { stream, offset }, Some(attempt)) => {
-                if !link.was_told(stream, offset) || attempt.acknowledge(stream, offset).is_err() {
-                    return Err(format!("{stream:?} was acknowledged to {offset}, which was never sent"));
+        let runs = &mut self.runs;
+        match request {
+            Request::Run(run) => {
+                let number = run.number;
+                if !runs.take(run)? {
+                    link.say(&Event::Recalled { from: number });
+                } else if link.follows() && self.guard.as_ref().is_none_or(Guard::is_clean) {
+                    // At once, if it is its turn, so that its stdin may come right behind it.
+                    runs.begin(&mut self.host, Instant::now());
                 }
             }
-            (Request::Stdin(bytes), Some(attempt)) => attempt.stdin().receive(&bytes)?,
-            (Request::CloseStdin, Some(attempt)) => attempt.stdin().close(),
-            (Request::Kill { grace }, Some(attempt)) => {
-                attempt.stop(Outcome::Cancelled, grace, &self.host, Instant::now());
+            Request::Resume(offsets) => {
+                link.may_resume()?;
+                runs.resume(&offsets)?;
+                link.follow();
             }
-            (Request::Release, Some(attempt)) => {
-                if attempt.exit().is_none() {
-                    return Err("the attempt to release is still running".into());
-                }
-                self.attempt = None;
-                link.unfollow();
+            Request::Ack { run, stream, offset } => runs.acknowledge(run, stream, offset)?,
+            Request::Stdin { run, bytes } => runs.stdin(run, &bytes)?,
+            Request::CloseStdin { run } => runs.close_stdin(run)?,
+            Request::Kill { run, grace } => runs.kill(run, grace, &self.host, Instant::now())?,
+            Request::Recall { from } => {
+                let from = runs.recall(from);
+                link.say(&Event::Recalled { from });
             }
-            (Request::Resume { .. } | Request::Ack { .. } | Request::Stdin(_), None) => {
-                return Err("there is no attempt".into());
-            }
-            // These may cross the end of the attempt on their way.
-            (Request::CloseStdin | Request::Kill { .. } | Request::Release, None) => {}
+            Request::Release { through } => runs.release(through),
+        }
+        if runs.is_empty() {
+            // An agent that wants nothing of what was held need not resume it.
+            link.follow();
         }
         Ok(())
     }
@@ -260,11 +280,4 @@ impl Server {
             thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-fn check(run: &Run) -> Result<(), String> {
-    if run.attempt.len() > ATTEMPT_NAME_BYTES_MAX {
-        return Err(format!("the attempt's name is longer than {ATTEMPT_NAME_BYTES_MAX} bytes"));
-    }
-    Ok(())
 }

@@ -3,11 +3,11 @@
 use super::{
     Env,
     pump::{Pumped, Streams},
-    stdin::Feed,
+    stdin::{Feed, Stdin},
     worker::{self, Link, Unreachable},
 };
 use crate::{
-    domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Phase, Report, RunSpec, Usage},
+    domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, RunSpec, StdinFrom, Usage},
     init_link::{InitExit, InitSender, InitState, LinkError, RunCommand},
     runtime::{Gone, ImageError, PreparedImage, WorkerError, WorkerId, WorkerSpec},
 };
@@ -32,6 +32,8 @@ pub(super) struct Run {
     worker: WorkerId,
     kill: CancellationToken,
     streams: Streams,
+    /// None if it is empty. What an earlier process of the agent began may have one: the coordinator knows.
+    stdin: Option<Stdin>,
 }
 
 impl Run {
@@ -58,7 +60,11 @@ impl Run {
         };
         let worker = env.names.worker(attempt);
         let streams = Streams::new(stdout, stderr);
-        let mut run = Self { env, attempt, worker, kill, streams };
+        let stdin = match &origin {
+            Origin::Start(assignment) => Stdin::of(assignment),
+            Origin::Adopted(_) => Some(Stdin::Coordinator),
+        };
+        let mut run = Self { env, attempt, worker, kill, streams, stdin };
         let (outcome, usage, sender) = match run.drive(origin).await {
             Ok((exit, sender)) => (exit.outcome, exit.usage, sender),
             Err(outcome) => (outcome, Usage::default(), None),
@@ -173,10 +179,7 @@ impl Run {
                 if self.kill.is_cancelled() {
                     return Err(Outcome::Cancelled);
                 }
-                self.streams.stdin = None;
-                if command.has_stdin {
-                    self.streams.stdin = Some(Feed::begin(&*self.env.stdin, self.attempt, 0));
-                }
+                self.streams.stdin = self.feed(0);
                 return match link.sender.run(command).await {
                     // The link is good; the command is longer than any kernel takes.
                     Err(LinkError::Frame(error)) => {
@@ -186,11 +189,8 @@ impl Run {
                 };
             }
             (InitState::Running { attempt }, _) if *attempt == self.attempt.to_string() => {
-                // What was sent to init and did not arrive is read from the coordinator again.
-                let has_stdin =
-                    command.map_or(self.attempt.phase == Phase::Reassemble, |command| command.has_stdin);
-                let offset = link.sender.stdin_sent();
-                self.streams.stdin = has_stdin.then(|| Feed::begin(&*self.env.stdin, self.attempt, offset));
+                // What was sent to init and did not arrive is read again.
+                self.streams.stdin = self.feed(link.sender.stdin_sent());
                 true
             }
             (InitState::Ended { attempt }, _) => *attempt == self.attempt.to_string(),
@@ -201,6 +201,10 @@ impl Run {
             return Err(Outcome::WorkerLost(cut_message(why)));
         }
         Ok(link.sender.resume(self.streams.stdout.length(), self.streams.stderr.length()).await)
+    }
+
+    fn feed(&self, offset: u64) -> Option<Feed> {
+        self.stdin.as_ref().map(|stdin| stdin.feed(&self.env, self.attempt, offset))
     }
 
     /// What became of a worker that can't be reached.
@@ -234,7 +238,7 @@ fn run_command(
         workdir: spec.workdir.clone().or_else(|| image.workdir.clone()),
         timeout: spec.timeout,
         output_bytes_max: spec.output_bytes_max,
-        has_stdin: spec.has_input,
+        has_stdin: spec.stdin != StdinFrom::Nothing,
     }
 }
 

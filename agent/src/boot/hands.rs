@@ -1,15 +1,15 @@
 //! What performs the core's effects: attempts, uploads and open streams.
 
 use crate::{
-    attempt::Attempts,
     domain::{Assignment, AttemptKey, OutputStream},
+    pool::Pool,
     session::{Lines, Uploads},
     supervisor::{ConnectionId, ToCoordinator, driver::Hands},
 };
 
 /// The real hands.
 pub(super) struct AgentHands {
-    pub(super) attempts: Attempts,
+    pub(super) pool: Pool,
     pub(super) uploads: Uploads,
     pub(super) lines: Lines,
 }
@@ -19,16 +19,16 @@ impl Hands for AgentHands {
         self.uploads.forget(attempt);
     }
 
-    fn release(&mut self, attempt: AttemptKey) {
-        self.attempts.release(attempt);
+    fn release(&mut self, attempts: Vec<AttemptKey>) {
+        self.pool.release(&attempts);
     }
 
     fn kill(&mut self, attempt: AttemptKey) {
-        self.attempts.kill(attempt);
+        self.pool.kill(attempt);
     }
 
-    fn start(&mut self, assignment: Assignment) {
-        self.attempts.start(assignment);
+    fn start(&mut self, assignments: Vec<Assignment>) {
+        self.pool.start(assignments);
     }
 
     fn upload(&mut self, attempt: AttemptKey, outputs: Vec<(OutputStream, u64)>) {

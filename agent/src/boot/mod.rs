@@ -8,10 +8,11 @@ mod identity;
 mod readiness;
 
 use crate::{
-    attempt::{Adopted, Attempts, Env, FOLLOWS_MAX, WorkerNames, adopt},
+    attempt::{Env, FOLLOWS_MAX},
     blocking::blocking,
     domain::AttemptKey,
     outbox::{Opened, Outbox, OutboxError},
+    pool::{Adopted, Pool, PoolConfig, WorkerNames, adopt},
     runtime::{Runtime, RuntimeKind, WorkerId},
     session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
     supervisor::{
@@ -153,10 +154,10 @@ impl Agent {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
         }
 
-        let names = WorkerNames::new(id.short().to_owned());
         let in_outbox = reports.iter().map(|report| report.attempt).collect();
-        let adopted = adopt_or_sweep(&*runtime, &names, &in_outbox).await?;
-        let live: Vec<AttemptKey> = adopted.iter().map(|adopted| adopted.attempt).collect();
+        let adopted = adopt_or_sweep(&*runtime, &in_outbox).await?;
+        let live: Vec<AttemptKey> =
+            adopted.iter().flat_map(|adopted| &adopted.attempts).map(|(_, attempt)| *attempt).collect();
         match outbox.remove_orphans(&reports, &live) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed spool files of no attempt"),
@@ -186,18 +187,21 @@ impl Agent {
             blobs: Arc::new(blobs),
             stdin: Arc::new(CoordinatorStdin::new(coordinator.bulk())),
             spool: outbox.spool().clone(),
-            names,
             inputs: inputs.clone(),
             follows,
         };
-        let mut hands = AgentHands {
-            attempts: Attempts::new(Arc::new(env)),
+        let pool = PoolConfig {
+            slots: usize::try_from(slots).unwrap_or(usize::MAX),
+            makes_ahead: runtime.kind() == RuntimeKind::Docker,
+        };
+        let hands = AgentHands {
+            pool: Pool::new(Arc::new(env), WorkerNames::new(id.short().to_owned()), pool),
             uploads: Uploads::new(coordinator.bulk(), outbox.spool().clone(), inputs.clone()),
             lines: lines.clone(),
         };
         let core = Core::new(CoreConfig::new(slots), live, reports);
         for adopted in adopted {
-            hands.attempts.adopt(adopted);
+            hands.pool.adopt(adopted);
         }
 
         let stop = CancellationToken::new();
@@ -243,9 +247,9 @@ impl Agent {
         let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
         self.stop.cancel();
         let all_committed = match driven {
-            Ok(Ok(Driven { hands: AgentHands { attempts, .. }, all_committed })) => {
+            Ok(Ok(Driven { hands: AgentHands { pool, .. }, all_committed })) => {
                 // What was handed back is on its way while the workers go.
-                let _ = tokio::join!(self.dialer, attempts.finish(Duration::from_secs(DISCARD_SECS)));
+                let _ = tokio::join!(self.dialer, pool.finish(Duration::from_secs(DISCARD_SECS)));
                 all_committed
             }
             Ok(Err(error)) => {
@@ -287,12 +291,11 @@ async fn open_outbox(dir: PathBuf) -> Result<Opened, StartError> {
 /// Adopts what lives, and removes the rest.
 async fn adopt_or_sweep(
     runtime: &dyn Runtime,
-    names: &WorkerNames,
     in_outbox: &BTreeSet<AttemptKey>,
 ) -> Result<Vec<Adopted>, StartError> {
     let failed = |error| StartError::Runtime(format!("left-over workers can't be listed: {error}"));
-    let adopted = adopt(runtime, names, in_outbox).await.map_err(failed)?;
-    let kept: BTreeSet<WorkerId> = adopted.iter().map(|adopted| names.worker(adopted.attempt)).collect();
+    let adopted = adopt(runtime, in_outbox).await.map_err(failed)?;
+    let kept: BTreeSet<WorkerId> = adopted.iter().map(|adopted| adopted.worker.clone()).collect();
     sweep(runtime, &kept).await.map_err(failed)?;
     Ok(adopted)
 }

@@ -6,13 +6,15 @@
 //! 2. [`Runtime::prepare`] makes an image usable. Concurrent calls for one image do the work once.
 //! 3. [`Runtime::create`] makes and starts a worker, and returns a connection to the init in it. When it returns an
 //!    error, nothing is left over.
-//! 4. [`Runtime::connect`] opens another connection to the init of a worker, also of one that an earlier agent process
+//! 4. [`Runtime::note`] before runs are sent to a worker: which attempts they are, for an agent that comes later.
+//! 5. [`Runtime::connect`] opens another connection to the init of a worker, also of one that an earlier agent process
 //!    created. init serves one connection; a newer one replaces the older.
-//! 5. [`Runtime::why_gone`] when a connection ended and can't be had again: what became of the worker.
-//! 6. [`Runtime::discard`] removes a worker, running or not, with all that is in it. Safe to repeat, and for a worker that
+//! 6. [`Runtime::begun`] and [`Runtime::why_gone`] when a connection ended and can't be had again: which run was begun last,
+//!    and what became of the worker. Both hold for a worker that is gone, until it is discarded.
+//! 7. [`Runtime::discard`] removes a worker, running or not, with all that is in it. Safe to repeat, and for a worker that
 //!    never was.
 //!
-//! All methods may be called concurrently. Nothing of an engine stands between 3 and 6: a task is spawned, fed, killed and
+//! All methods may be called concurrently. Nothing of an engine stands between 3 and 7: tasks are spawned, fed, killed and
 //! waited for over the connection alone.
 
 pub mod docker;
@@ -21,7 +23,7 @@ mod place;
 pub mod process;
 pub mod scripted;
 
-use crate::domain::{ImageSpec, RunSpec};
+use crate::domain::{AttemptKey, ImageSpec, Isolation, RunSpec};
 use async_trait::async_trait;
 use std::{
     fmt,
@@ -53,17 +55,62 @@ pub struct PreparedImage {
     pub env: Vec<(String, String)>,
     /// The image's working directory.
     pub workdir: Option<PathBuf>,
+    /// Directories that the image declares as volumes.
+    pub volumes: Vec<PathBuf>,
 }
 
-/// What a worker is made from.
+/// Everything that a worker is made from. A worker serves the attempts that need just this, so whatever a runtime makes of
+/// a project must come from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerShape {
+    /// Its image.
+    pub image: Arc<PreparedImage>,
+    /// What tasks may do in it, and whether there is a second one.
+    pub isolation: Isolation,
+    /// Processors in thousandths; none means no limit of its own.
+    pub cpus_milli: Option<u32>,
+    /// Memory; none means no limit of its own.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids_max: Option<u32>,
+    /// The engine's default bridge instead of loopback only.
+    pub network: bool,
+    /// The directory that tasks start in, which is to be writable.
+    pub workdir: Option<PathBuf>,
+}
+
+impl WorkerShape {
+    /// What attempts of this spec need.
+    #[must_use]
+    pub fn new(image: Arc<PreparedImage>, run: &RunSpec) -> Self {
+        Self {
+            workdir: run.workdir.clone().or_else(|| image.workdir.clone()),
+            image,
+            isolation: run.isolation,
+            cpus_milli: run.cpus_milli,
+            memory_bytes: run.memory_bytes,
+            pids_max: run.pids_max,
+            network: run.network,
+        }
+    }
+}
+
+/// A worker to make.
 #[derive(Clone, Debug)]
 pub struct WorkerSpec {
     /// Its name.
     pub id: WorkerId,
-    /// Its image.
-    pub image: Arc<PreparedImage>,
-    /// Limits and network.
-    pub run: Arc<RunSpec>,
+    /// What it is made from.
+    pub shape: Arc<WorkerShape>,
+}
+
+/// The run that a worker began last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// Its number; 0 if none was.
+    pub run: u64,
+    /// Which attempt it is, if that was noted.
+    pub attempt: Option<AttemptKey>,
 }
 
 /// Why an image can't be used. For people; says what to do about it.
@@ -133,6 +180,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Connects to a worker that is there already.
     async fn connect(&self, id: &WorkerId) -> Result<Box<dyn Connection>, WorkerError>;
+
+    /// Notes which attempts the runs are that are about to be sent to a worker. Not for ever: as many of the newest as an
+    /// init can hold.
+    ///
+    /// # Errors
+    /// If it can't be written down. Then the runs must not be sent.
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> std::io::Result<()>;
+
+    /// The run that was begun last in a worker, also in one that is gone.
+    fn begun(&self, id: &WorkerId) -> Begun;
 
     /// What became of a worker.
     async fn why_gone(&self, id: &WorkerId) -> Gone;

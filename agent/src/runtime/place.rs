@@ -1,13 +1,15 @@
 //! The directory of each worker on the host, and the way to the socket in it.
 
-use super::{RuntimeKind, WorkerId};
+use super::{Begun, RuntimeKind, WorkerId};
+use crate::domain::{AttemptKey, Phase};
+use piecework_init::frame;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     future::Future,
     io,
     os::{
         fd::AsRawFd,
-        unix::fs::{DirBuilderExt, OpenOptionsExt},
+        unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -17,8 +19,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// The name of the socket in a worker's directory.
+/// The name of the socket in the part of a worker's directory that is init's.
 pub(super) const SOCKET: &str = "init.sock";
+
+/// That part. The rest is the agent's own, and nothing in a worker can reach it.
+pub(super) const INIT_DIR: &str = "init";
+
+/// Where the agent notes which attempts it sends: a ring of records, one for each run that an init can hold.
+const NOTES: &str = "runs";
+const NOTES_MAX: u64 = 256;
+const NOTE_BYTES: usize = 32;
 
 /// How long a new worker's init may take to listen.
 pub(super) const LISTEN_SECS_MAX: u64 = 20;
@@ -69,7 +79,38 @@ impl Places {
         let dir =
             self.of(id).ok_or_else(|| io::Error::other(format!("`{id}` is not fit for a worker's name")))?;
         DirBuilder::new().mode(0o700).create(&dir)?;
+        DirBuilder::new().mode(0o700).create(dir.join(INIT_DIR))?;
         Ok(dir)
+    }
+
+    /// As [`super::Runtime::note`].
+    pub(super) fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> io::Result<()> {
+        let dir = self.of(id).ok_or(io::ErrorKind::NotFound)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(NOTES))?;
+        // Neighbours in the ring are written at once.
+        for runs in runs.chunk_by(|one, next| one.0 % NOTES_MAX + 1 == next.0 % NOTES_MAX) {
+            let records: Vec<u8> = runs.iter().flat_map(|(run, attempt)| note(*run, *attempt)).collect();
+            file.write_all_at(&records, runs[0].0 % NOTES_MAX * NOTE_BYTES as u64)?;
+        }
+        Ok(())
+    }
+
+    /// As [`super::Runtime::begun`].
+    pub(super) fn begun(&self, id: &WorkerId) -> Begun {
+        let Some(dir) = self.of(id) else { return Begun::default() };
+        // A task that shares its uid with init may have put anything there.
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let open = |path: PathBuf| OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let mut number = [0; 8];
+        let read = open(dir.join(INIT_DIR).join(frame::BEGUN)).and_then(|file| file.read_exact_at(&mut number, 0));
+        if read.is_err() {
+            return Begun::default();
+        }
+        let run = u64::from_le_bytes(number);
+        let mut record = [0; NOTE_BYTES];
+        let read = open(dir.join(NOTES))
+            .and_then(|file| file.read_exact_at(&mut record, run % NOTES_MAX * NOTE_BYTES as u64));
+        Begun { run, attempt: read.ok().and_then(|()| noted(run, &record)) }
     }
 
     /// Removes it with all that is in it, if it is there.
@@ -91,6 +132,26 @@ impl Places {
         }
         Ok(ids)
     }
+}
+
+/// A record: the run's number, project, index, attempt, phase.
+fn note(run: u64, attempt: AttemptKey) -> [u8; NOTE_BYTES] {
+    let mut record = [0; NOTE_BYTES];
+    record[0..8].copy_from_slice(&run.to_le_bytes());
+    record[8..16].copy_from_slice(&attempt.project.to_le_bytes());
+    record[16..20].copy_from_slice(&attempt.index.to_le_bytes());
+    record[20..24].copy_from_slice(&attempt.attempt.to_le_bytes());
+    record[24] = attempt.phase as u8;
+    record
+}
+
+/// The attempt of a record, if it is that run's.
+fn noted(run: u64, record: &[u8; NOTE_BYTES]) -> Option<AttemptKey> {
+    let long = |at: usize| record[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let short = |at: usize| record[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    let phase = [Phase::Split, Phase::Task, Phase::Reassemble].into_iter().find(|phase| *phase as u8 == record[24])?;
+    let attempt = AttemptKey { project: long(8)?, phase, index: short(16)?, attempt: short(20)? };
+    (long(0)? == run && run > 0).then_some(attempt)
 }
 
 fn dir_of(data: &Path, kind: RuntimeKind) -> PathBuf {
@@ -115,7 +176,7 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
 /// the address goes by its descriptor.
 pub(super) async fn connect(dir: &Path) -> io::Result<UnixStream> {
     let flags = nix::libc::O_PATH | nix::libc::O_DIRECTORY;
-    let dir: File = OpenOptions::new().read(true).custom_flags(flags).open(dir)?;
+    let dir: File = OpenOptions::new().read(true).custom_flags(flags).open(dir.join(INIT_DIR))?;
     let address = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
     match timeout(Duration::from_secs(ACCEPT_SECS_MAX), UnixStream::connect(address)).await {
         Ok(connected) => connected,
@@ -167,7 +228,7 @@ mod tests {
         let _listener = UnixListener::bind(&short).unwrap();
         let none = connect_when_it_listens(&dir, || async { Some("it died".into()) }).await;
         assert!(matches!(none, Err(NoConnection::Gone(why)) if why == "it died"));
-        fs::rename(&short, dir.join(SOCKET)).unwrap();
+        fs::rename(&short, dir.join(INIT_DIR).join(SOCKET)).unwrap();
         connect_when_it_listens(&dir, || async { None }).await.unwrap();
     }
 

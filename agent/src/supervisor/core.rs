@@ -6,8 +6,10 @@
 //!  Assign ─▶ queued ─▶ running ─▶ Ended ─▶ in the outbox ─▶ uploaded ─▶ reported ─▶ Settled ─▶ forgotten
 //!              │          │ kill            (persisted, then              └──◀── again in each session
 //!              │          └────────────▶     released by init)
+//!           ▲  │          └──▶ NotBegun: queued again, at the front
+//!           └──┼──────────────────┘
 //!              ├─▶ cancelled before it started: straight into the outbox, with an empty report
-//!              └─▶ handed back (the agent stops, or can't make workers): no report, Returned
+//!              └─▶ handed back (recalled, or the agent stops, or can't make workers): no report, Returned
 //! ```
 //!
 //! What makes it safe: an ending is in the outbox before init may forget it and before anybody hears of it, and stays
@@ -22,8 +24,9 @@ mod tests;
 
 use super::{
     ConnectionId, Effects, FromCoordinator, Input, Planted, PlantedBug, ToCoordinator,
-    held::{Ending, Held, Kill},
+    held::{Ending, Held, Kill, NotBegun},
     link::{Credits, Link},
+    pace::Pace,
     unrecorded::Unrecorded,
 };
 use crate::domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, Usage};
@@ -51,11 +54,6 @@ impl CoreConfig {
     pub fn new(slots: u32) -> Self {
         Self { slots, planted: Planted::default() }
     }
-
-    /// How many attempts the coordinator is asked for: the slots. A backlog would be added here.
-    const fn attempts_max(self) -> u32 {
-        self.slots
-    }
 }
 
 /// The state machine.
@@ -64,6 +62,7 @@ pub struct Core {
     config: CoreConfig,
     held: Held,
     unrecorded: Unrecorded,
+    pace: Pace,
     /// The newest connection, while it is open.
     link: Option<Link>,
     newest: Option<ConnectionId>,
@@ -92,6 +91,7 @@ impl Core {
             config,
             held: Held::adopted(live.collect::<Vec<_>>()),
             unrecorded,
+            pace: Pace::new(config.slots),
             link: None,
             newest: None,
             coordinator_epoch: 0,
@@ -106,13 +106,19 @@ impl Core {
     /// Handles one thing that happened at `now`, which never goes back, and adds to the effects what it calls for.
     pub fn handle(&mut self, input: Input, now: Duration, effects: &mut Effects) {
         effects.persist.append(&mut self.persist_late);
+        self.pace.pass(now);
         match input {
             Input::Connected(connection) => self.connected(connection, now, effects),
             Input::FromCoordinator { connection, seq, message } => {
                 self.hear(connection, seq, message, now, effects);
             }
             Input::Disconnected(connection) => self.disconnected(connection, effects),
-            Input::Ended(report) => self.ended(report, effects),
+            Input::Ended(reports) => {
+                for report in reports {
+                    self.ended(report, effects);
+                }
+            }
+            Input::NotBegun(assignments) => self.not_begun(assignments, effects),
             Input::Uploaded(attempt) => self.unrecorded.uploaded(attempt),
             Input::UploadFailed { attempt, why } => self.upload_failed(attempt, &why, effects),
             Input::Runtime { not_ready } => self.runtime_not_ready = not_ready,
@@ -137,7 +143,7 @@ impl Core {
         let stop = self.stopping_since.map(|since| since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS));
         let stop_late = self.stopping_since.map(|since| since + Duration::from_secs(STOP_WAIT_SECS));
         let link = self.link.as_ref().map(Link::next_timer);
-        [stop, stop_late, link].into_iter().flatten().filter(|at| *at > now).min()
+        [stop, stop_late, link, self.pace.next_timer()].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     fn has(&self, bug: PlantedBug) -> bool {
@@ -160,6 +166,7 @@ impl Core {
                     self.cancel(attempt, effects);
                 }
             }
+            FromCoordinator::Recall(attempts) => self.recall(attempts, effects),
         }
     }
 
@@ -194,6 +201,24 @@ impl Core {
         }
     }
 
+    /// Another agent has a slot for what waits here.
+    fn recall(&mut self, mut attempts: Vec<AttemptKey>, effects: &mut Effects) {
+        if self.has(PlantedBug::RecallHandsBackRunning) {
+            for attempt in &attempts {
+                if self.held.unstart(*attempt) {
+                    self.held.hand_back(*attempt);
+                }
+            }
+        }
+        if self.has(PlantedBug::RecallKeepsQueued)
+            && let Some(link) = &mut self.link
+        {
+            attempts.retain(|attempt| self.held.is_queued(*attempt));
+            return link.send(ToCoordinator::Returned(attempts), effects);
+        }
+        self.held.recall(attempts.into_iter().collect());
+    }
+
     /// Does what it takes to kill one. If its start is among the same effects, it never starts.
     fn kill(&mut self, attempt: AttemptKey, kill: Kill, effects: &mut Effects) -> Kill {
         if kill != Kill::Now {
@@ -220,9 +245,14 @@ impl Core {
             }
             return;
         }
-        while let Some(assignment) = self.held.start_next(self.config.slots as usize) {
+        while let Some(assignment) = self.held.start_next(self.dispatch_max()) {
             effects.start.push(assignment);
         }
+    }
+
+    /// How many are dispatched at a time: the slots, and what comes next.
+    const fn dispatch_max(&self) -> usize {
+        self.config.slots as usize + self.pace.ahead() as usize
     }
 
     fn can_start(&self) -> bool {
@@ -240,7 +270,28 @@ impl Core {
                 effects.forget.push(attempt);
                 effects.release.push(attempt);
             }
-            Ending::Unknown => {}
+            Ending::Unknown => return,
+        }
+        self.pace.ended(1);
+    }
+
+    /// Puts back what was started and never began.
+    fn not_begun(&mut self, assignments: Vec<Assignment>, effects: &mut Effects) {
+        if self.has(PlantedBug::NotBegunForgotten) {
+            return;
+        }
+        self.pace.taken_back();
+        // Each goes to the front: the last one first.
+        for assignment in assignments.into_iter().rev() {
+            let attempt = assignment.attempt;
+            // One whose start is not performed yet can't have come back.
+            if effects.start.iter().any(|start| start.attempt == attempt) {
+                continue;
+            }
+            if self.held.not_begun(assignment) == NotBegun::Killed {
+                self.keep(without_output(attempt, Outcome::Cancelled), effects);
+            }
+            effects.kill.retain(|killed| *killed != attempt);
         }
     }
 
@@ -335,7 +386,7 @@ impl Core {
         } else if self.unrecorded.is_full() {
             (0, "too many results wait in the agent's outbox to be recorded".into())
         } else {
-            (self.config.attempts_max(), String::new())
+            (self.config.slots.saturating_add(self.pace.backlog()), String::new())
         }
     }
 
@@ -359,6 +410,7 @@ impl Core {
     pub fn check(&self) {
         self.held.check();
         self.unrecorded.check();
+        self.pace.check();
         for attempt in self.unrecorded.attempts() {
             assert!(!self.held.contains(attempt), "{attempt} is held and in the outbox");
         }
@@ -370,7 +422,7 @@ impl Core {
         }
         if self.stopping_since.is_none() && self.can_start() {
             let waits = self.held.waiting() > 0;
-            assert!(!waits || self.held.running() >= self.config.slots as usize, "a slot is free");
+            assert!(!waits || self.held.running() >= self.dispatch_max(), "a slot is free");
         }
     }
 }

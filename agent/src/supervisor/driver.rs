@@ -48,12 +48,12 @@ impl Journal for Outbox {
 pub trait Hands: Send {
     /// An ending is gone from the outbox, or never came into it.
     fn forget(&mut self, attempt: AttemptKey);
-    /// An ending is in the outbox: init need not keep it.
-    fn release(&mut self, attempt: AttemptKey);
+    /// Endings are in the outbox: init need not keep them. In the order in which they came.
+    fn release(&mut self, attempts: Vec<AttemptKey>);
     /// An attempt is to be killed.
     fn kill(&mut self, attempt: AttemptKey);
-    /// An attempt is to be started.
-    fn start(&mut self, assignment: Assignment);
+    /// Attempts are to be started, in this order.
+    fn start(&mut self, assignments: Vec<Assignment>);
     /// Spooled output, of these lengths, is to be uploaded. Repeated calls do the work once.
     fn upload(&mut self, attempt: AttemptKey, outputs: Vec<(OutputStream, u64)>);
     /// The coordinator is to be told something.
@@ -199,11 +199,11 @@ impl<J: Journal, H: Hands> Driver<J, H> {
         for attempt in effects.forget {
             self.hands.forget(attempt);
         }
-        for attempt in effects.release {
-            self.hands.release(attempt);
+        if !effects.release.is_empty() {
+            self.hands.release(effects.release);
         }
-        for assignment in effects.start {
-            self.hands.start(assignment);
+        if !effects.start.is_empty() {
+            self.hands.start(effects.start);
         }
         for attempt in effects.kill {
             self.hands.kill(attempt);

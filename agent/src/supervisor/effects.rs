@@ -12,9 +12,10 @@ pub struct Effects {
     pub forget: Vec<AttemptKey>,
     /// Then: endings that are in the outbox, so that init need not keep them and the worker can go.
     pub release: Vec<AttemptKey>,
-    /// Attempts to kill. Each ends with [`super::Input::Ended`] all the same.
+    /// Attempts to kill. Each ends with [`super::Input::Ended`] or [`super::Input::NotBegun`] all the same.
     pub kill: Vec<AttemptKey>,
-    /// Attempts to start.
+    /// Attempts to start, in this order. There are more than slots if attempts end fast: those beyond wait in the shell
+    /// for a slot, so that none waits for the core.
     pub start: Vec<Assignment>,
     /// Ended attempts whose spooled output is to be uploaded, until [`super::Input::Uploaded`] or
     /// [`super::Input::UploadFailed`].

@@ -1,7 +1,7 @@
 //! The attempts that the agent holds: waiting for a slot, running, or about to be handed back.
 
 use crate::domain::{Assignment, AttemptKey, Outcome};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The most attempts that are held at a time, in attempts. A coordinator that hands out more gets them back.
 const HELD_ATTEMPTS_MAX: usize = 10_000;
@@ -11,7 +11,7 @@ const HELD_ATTEMPTS_MAX: usize = 10_000;
 enum State {
     /// Waits for a slot.
     Queued(Assignment),
-    /// Has a slot, until it has ended.
+    /// Was started, until it has ended or turns out not to have begun.
     Running(Fate),
     /// Runs no more, and is to be handed back at the next occasion.
     HandedBack,
@@ -22,12 +22,21 @@ enum State {
 enum Fate {
     /// It runs to its end.
     Free,
+    /// It runs to its end. If it has not begun, it is handed back: another agent has a slot for it.
+    Recalled,
     /// It was killed because the coordinator said so; its ending is reported like any other.
     Killed,
     /// It was killed because the agent stops; if that is what ended it, it is handed back.
     Stopping,
     /// It was killed because nobody wants it; its ending is forgotten.
     Discarded,
+}
+
+impl Fate {
+    /// It is not being killed.
+    const fn is_alive(self) -> bool {
+        matches!(self, Self::Free | Self::Recalled)
+    }
 }
 
 /// What to do with an ending.
@@ -39,6 +48,15 @@ pub(super) enum Ending {
     Forget,
     /// It is none of the running ones.
     Unknown,
+}
+
+/// What became of an attempt that never began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotBegun {
+    /// It was killed because the coordinator said so, and is held no more: report that.
+    Killed,
+    /// Nothing is left to do: it is queued again, handed back, or forgotten.
+    Done,
 }
 
 /// What to do to kill an attempt.
@@ -73,16 +91,21 @@ impl Held {
         self.attempts.contains_key(&attempt)
     }
 
+    /// It waits to be started.
+    pub(super) fn is_queued(&self, attempt: AttemptKey) -> bool {
+        matches!(self.attempts.get(&attempt), Some(State::Queued(_)))
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.attempts.len() >= HELD_ATTEMPTS_MAX
     }
 
-    /// How many have a slot.
+    /// How many were started.
     pub(super) const fn running(&self) -> usize {
         self.running
     }
 
-    /// How many wait for a slot.
+    /// How many wait to be started.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -111,9 +134,9 @@ impl Held {
         self.queue.push_back(attempt);
     }
 
-    /// Takes the next one that waits, if fewer than `slots` run.
-    pub(super) fn start_next(&mut self, slots: usize) -> Option<Assignment> {
-        if self.running >= slots {
+    /// Takes the next one that waits, if fewer than `started_max` are started.
+    pub(super) fn start_next(&mut self, started_max: usize) -> Option<Assignment> {
+        if self.running >= started_max {
             return None;
         }
         let attempt = self.queue.pop_front()?;
@@ -149,7 +172,7 @@ impl Held {
                 Kill::NeverStarted
             }
             Some(State::Running(fate)) => {
-                let killed = *fate != Fate::Free;
+                let killed = !fate.is_alive();
                 if why == Fate::Discarded || !killed {
                     *fate = why;
                 }
@@ -160,10 +183,49 @@ impl Held {
     }
 
     /// One that runs only as far as was decided: nobody has started it yet, and nobody will.
-    pub(super) fn unstart(&mut self, attempt: AttemptKey) {
-        if matches!(self.attempts.get(&attempt), Some(State::Running(_))) {
+    /// Tells whether it was one.
+    pub(super) fn unstart(&mut self, attempt: AttemptKey) -> bool {
+        let runs = matches!(self.attempts.get(&attempt), Some(State::Running(_)));
+        if runs {
             self.attempts.remove(&attempt);
             self.running -= 1;
+        }
+        runs
+    }
+
+    /// One that was started never began. It goes to the front of the queue, unless it is not wanted here any more.
+    pub(super) fn not_begun(&mut self, assignment: Assignment) -> NotBegun {
+        let attempt = assignment.attempt;
+        let Some(State::Running(fate)) = self.attempts.get(&attempt) else { return NotBegun::Done };
+        let fate = *fate;
+        self.running -= 1;
+        match fate {
+            Fate::Free => {
+                self.attempts.insert(attempt, State::Queued(assignment));
+                self.queue.push_front(attempt);
+            }
+            Fate::Recalled | Fate::Stopping => {
+                self.attempts.insert(attempt, State::HandedBack);
+                self.handed_back += 1;
+            }
+            Fate::Killed | Fate::Discarded => {
+                self.attempts.remove(&attempt);
+            }
+        }
+        if fate == Fate::Killed { NotBegun::Killed } else { NotBegun::Done }
+    }
+
+    /// Those that wait are to be handed back; those that were started, if they turn out not to have begun.
+    pub(super) fn recall(&mut self, attempts: BTreeSet<AttemptKey>) {
+        let before = self.queue.len();
+        self.queue.retain(|attempt| !attempts.contains(attempt));
+        self.handed_back += before - self.queue.len();
+        for attempt in attempts {
+            match self.attempts.get_mut(&attempt) {
+                Some(state @ State::Queued(_)) => *state = State::HandedBack,
+                Some(State::Running(fate @ Fate::Free)) => *fate = Fate::Recalled,
+                _ => {}
+            }
         }
     }
 
@@ -187,7 +249,7 @@ impl Held {
         self.hand_back_queued();
         let mut killed = Vec::new();
         for (attempt, state) in &mut self.attempts {
-            if let State::Running(fate @ Fate::Free) = state {
+            if let State::Running(fate @ (Fate::Free | Fate::Recalled)) = state {
                 *fate = Fate::Stopping;
                 killed.push(*attempt);
             }

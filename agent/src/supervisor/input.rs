@@ -23,8 +23,11 @@ pub enum Input {
     },
     /// A stream ended, for whatever reason.
     Disconnected(ConnectionId),
-    /// An attempt ended. Its init keeps the ending until it is released.
-    Ended(Report),
+    /// Attempts ended, in this order. Their inits keep the endings until they are released.
+    Ended(Vec<Report>),
+    /// Attempts that were to be started, and for certain never began: they were stuck behind others, or their worker went
+    /// before. In the order in which they were to be started. The shell has forgotten them.
+    NotBegun(Vec<Assignment>),
     /// The spooled output of an ended attempt is durable with the coordinator, or unwanted.
     Uploaded(AttemptKey),
     /// The spooled output of an ended attempt can never be uploaded.
@@ -75,4 +78,6 @@ pub enum FromCoordinator {
     Heartbeat,
     /// Attempts to kill.
     Cancel(Vec<AttemptKey>),
+    /// Attempts to hand back if they have not begun: another agent has a slot for them.
+    Recall(Vec<AttemptKey>),
 }

@@ -24,11 +24,17 @@ pub enum PlantedBug {
     SeqDuplicateNotDropped,
     /// Messages of a connection that a newer one has replaced are obeyed.
     StaleConnectionAccepted,
+    /// Recalled attempts are handed back whether they run or not.
+    RecallHandsBackRunning,
+    /// Recalled attempts are handed back, and keep their place in the queue.
+    RecallKeepsQueued,
+    /// Attempts that never began are taken for started ones.
+    NotBegunForgotten,
 }
 
 impl PlantedBug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::ReportBeforePersist,
         Self::ForgetAtDisconnect,
         Self::ForgetOnSend,
@@ -39,6 +45,9 @@ impl PlantedBug {
         Self::SeqGapIgnored,
         Self::SeqDuplicateNotDropped,
         Self::StaleConnectionAccepted,
+        Self::RecallHandsBackRunning,
+        Self::RecallKeepsQueued,
+        Self::NotBegunForgotten,
     ];
 }
 

@@ -2,11 +2,11 @@
 
 use super::{
     WireError, attempt_from_proto,
-    image::image_from_proto,
+    image::{digest_from_proto, image_from_proto},
     task::{attempts_from_proto, phase_from_proto},
 };
 use crate::{
-    domain::{Assignment, Phase, RunSpec},
+    domain::{Assignment, Isolation, Phase, RunSpec, StdinFrom},
     supervisor::FromCoordinator,
 };
 use piecework_proto::v1;
@@ -44,6 +44,7 @@ impl Incoming {
                 FromCoordinator::Settled(attempts_from_proto(settled.attempts)?)
             }
             Some(Message::Cancel(cancel)) => FromCoordinator::Cancel(attempts_from_proto(cancel.attempts)?),
+            Some(Message::Recall(recall)) => FromCoordinator::Recall(attempts_from_proto(recall.attempts)?),
             Some(Message::Heartbeat(v1::Heartbeat {})) => FromCoordinator::Heartbeat,
             // A newer coordinator says something that this version does not know. Its number counts all the same.
             None => FromCoordinator::Settled(Vec::new()),
@@ -71,7 +72,7 @@ impl Incoming {
             .run_specs
             .get(&(attempt.project, attempt.phase))
             .ok_or(WireError::NoRunSpec { project: attempt.project })?;
-        Ok(Assignment { attempt, command: assignment.command, spec: spec.clone() })
+        Ok(Assignment { attempt, command: assignment.command, stdin: assignment.stdin, spec: spec.clone() })
     }
 }
 
@@ -90,6 +91,21 @@ fn run_spec(spec: v1::RunSpec) -> Result<RunSpec, WireError> {
         Ok(v1::Network::Bridge) => true,
         Err(_) => return Err(WireError::UnknownValue { field: "network", value: task.network }),
     };
+    let stdin = match task.stdin.map(|stdin| stdin.source.ok_or(WireError::Missing("stdin.source"))) {
+        _ if spec.has_input => StdinFrom::Coordinator,
+        None => StdinFrom::Nothing,
+        Some(source) => match source? {
+            v1::stdin::Source::Template(_) => StdinFrom::Assignment,
+            v1::stdin::Source::File(file) => {
+                StdinFrom::File(digest_from_proto("stdin.file.sha256", &file.sha256)?)
+            }
+        },
+    };
+    let isolation = match v1::Isolation::try_from(task.isolation) {
+        Ok(v1::Isolation::Unspecified | v1::Isolation::Sealed) => Isolation::Sealed,
+        Ok(v1::Isolation::Fresh) => Isolation::Fresh,
+        Err(_) => return Err(WireError::UnknownValue { field: "isolation", value: task.isolation }),
+    };
     Ok(RunSpec {
         project_name: spec.project_name,
         image: image_from_proto(spec.image)?,
@@ -105,7 +121,8 @@ fn run_spec(spec: v1::RunSpec) -> Result<RunSpec, WireError> {
         } else {
             OUTPUT_BYTES_MAX_DEFAULT
         },
-        has_input: spec.has_input,
+        stdin,
+        isolation,
     })
 }
 
@@ -138,6 +155,7 @@ mod tests {
                 timeout_millis: 1500,
                 env: [("A".to_owned(), "1".to_owned())].into(),
                 network: v1::Network::Bridge.into(),
+                isolation: v1::Isolation::Fresh.into(),
                 ..v1::TaskSpec::default()
             }),
             has_input: true,
@@ -145,8 +163,11 @@ mod tests {
     }
 
     fn assign(run_specs: Vec<v1::RunSpec>, index: u32) -> v1::CoordinatorMessage {
-        let assignment =
-            v1::Assignment { attempt: Some(attempt_to_proto(key(index))), command: vec!["true".into()] };
+        let assignment = v1::Assignment {
+            attempt: Some(attempt_to_proto(key(index))),
+            command: vec!["true".into()],
+            stdin: "in".into(),
+        };
         message(Message::Assign(v1::Assign { run_specs, assignments: vec![assignment] }))
     }
 
@@ -163,6 +184,7 @@ mod tests {
         let first = assigned(&mut incoming, assign(vec![spec()], 1));
         let second = assigned(&mut incoming, assign(vec![], 2));
         assert_eq!((first.attempt, second.attempt), (key(1), key(2)));
+        assert_eq!(&second.stdin[..], b"in");
         assert!(Arc::ptr_eq(&first.spec, &second.spec));
         let expected = RunSpec {
             project_name: "test".into(),
@@ -175,7 +197,8 @@ mod tests {
             pids_max: None,
             network: true,
             output_bytes_max: OUTPUT_BYTES_MAX_DEFAULT,
-            has_input: true,
+            stdin: StdinFrom::Coordinator,
+            isolation: Isolation::Fresh,
         };
         assert_eq!(*first.spec, expected);
         let error = Incoming::default().message(assign(vec![], 1)).expect_err("a new session knows none");
@@ -183,14 +206,37 @@ mod tests {
     }
 
     #[test]
+    fn stdin_is_empty_or_comes_from_one_place() {
+        use v1::stdin::Source;
+        let from = |has_input, stdin| {
+            let task = v1::TaskSpec { stdin, ..v1::TaskSpec::default() };
+            run_spec(v1::RunSpec { has_input, task: Some(task), ..spec() }).map(|spec| spec.stdin)
+        };
+        let source = |source| Some(v1::Stdin { source: Some(source) });
+        let file = |sha256| source(Source::File(v1::StdinFile { sha256, length: 3 }));
+        assert_eq!(from(false, None), Ok(StdinFrom::Nothing));
+        assert_eq!(from(true, None), Ok(StdinFrom::Coordinator));
+        assert_eq!(from(false, source(Source::Template("{item}".into()))), Ok(StdinFrom::Assignment));
+        assert_eq!(from(false, file(vec![7; 32])), Ok(StdinFrom::File([7; 32])));
+        assert!(from(false, file(vec![7; 31])).is_err());
+        let nowhere = from(false, Some(v1::Stdin { source: None }));
+        assert_eq!(nowhere, Err(WireError::Missing("stdin.source")));
+    }
+
+    #[test]
     fn what_is_unknown_or_missing_is_named() {
         let task = v1::TaskSpec { network: 9, ..v1::TaskSpec::default() };
+        let isolated = v1::TaskSpec { isolation: 9, ..v1::TaskSpec::default() };
         let welcome = v1::Welcome { coordinator_epoch: 1, session_epoch: 1, ..v1::Welcome::default() };
         for (bad, error) in [
             (assign(vec![v1::RunSpec { task: None, ..spec() }], 1), WireError::Missing("run_spec.task")),
             (
                 assign(vec![v1::RunSpec { task: Some(task), ..spec() }], 1),
                 WireError::UnknownValue { field: "network", value: 9 },
+            ),
+            (
+                assign(vec![v1::RunSpec { task: Some(isolated), ..spec() }], 1),
+                WireError::UnknownValue { field: "isolation", value: 9 },
             ),
             (message(Message::Welcome(welcome)), WireError::Missing("welcome.heartbeat_millis")),
         ] {

@@ -15,6 +15,8 @@ pub fn report_to_proto(report: &Report) -> v1::Report {
             user_micros: report.usage.user_micros,
             system_micros: report.usage.system_micros,
             peak_memory_bytes: report.usage.peak_memory_bytes,
+            oom_kills: report.usage.oom_kills,
+            pids_refused: report.usage.pids_refused,
         }),
         stdout: Some(output_to_proto(&report.stdout)),
         stderr: Some(output_to_proto(&report.stderr)),
@@ -35,6 +37,8 @@ pub fn report_from_proto(report: v1::Report) -> Result<Report, WireError> {
             user_micros: usage.user_micros,
             system_micros: usage.system_micros,
             peak_memory_bytes: usage.peak_memory_bytes,
+            oom_kills: usage.oom_kills,
+            pids_refused: usage.pids_refused,
         },
         stdout: output_from_proto("stdout", report.stdout)?,
         stderr: output_from_proto("stderr", report.stderr)?,
@@ -48,6 +52,7 @@ fn outcome_to_proto(outcome: &Outcome) -> v1::Outcome {
         Outcome::Signaled(signal) => (Kind::Signaled, *signal, ""),
         Outcome::TimedOut => (Kind::TimedOut, 0, ""),
         Outcome::OutOfMemory => (Kind::OutOfMemory, 0, ""),
+        Outcome::PidsLimit => (Kind::PidsLimit, 0, ""),
         Outcome::CouldNotStart(why) => (Kind::CouldNotStart, 0, why.as_str()),
         Outcome::ImageUnavailable(why) => (Kind::ImageUnavailable, 0, why.as_str()),
         Outcome::OutputLimit => (Kind::OutputLimit, 0, ""),
@@ -67,6 +72,7 @@ fn outcome_from_proto(outcome: v1::Outcome) -> Result<Outcome, WireError> {
         Kind::Signaled => Outcome::Signaled(code),
         Kind::TimedOut => Outcome::TimedOut,
         Kind::OutOfMemory => Outcome::OutOfMemory,
+        Kind::PidsLimit => Outcome::PidsLimit,
         Kind::CouldNotStart => Outcome::CouldNotStart(message),
         Kind::ImageUnavailable => Outcome::ImageUnavailable(message),
         Kind::OutputLimit => Outcome::OutputLimit,
@@ -117,6 +123,7 @@ mod tests {
             any::<i32>().prop_map(Outcome::Signaled),
             Just(Outcome::TimedOut),
             Just(Outcome::OutOfMemory),
+            Just(Outcome::PidsLimit),
             why.prop_map(Outcome::CouldNotStart),
             why.prop_map(Outcome::ImageUnavailable),
             Just(Outcome::OutputLimit),
@@ -136,7 +143,14 @@ mod tests {
 
     fn report(outcome: Outcome, stdout: Output, stderr: Output) -> Report {
         let attempt = AttemptKey { project: 7, phase: Phase::Task, index: 3, attempt: 2 };
-        let usage = Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: u64::MAX };
+        let usage = Usage {
+            wall_micros: 1,
+            user_micros: 2,
+            system_micros: 3,
+            peak_memory_bytes: u64::MAX,
+            oom_kills: 4,
+            pids_refused: u32::MAX,
+        };
         Report { attempt, outcome, usage, stdout, stderr }
     }
 

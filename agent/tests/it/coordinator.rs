@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use piecework_agent::{
-    domain::{AttemptKey, Report},
+    domain::{AttemptKey, Phase, Report},
     wire::{attempt_from_proto, attempt_to_proto, report_from_proto},
 };
 use piecework_proto::v1::{
@@ -179,6 +179,7 @@ impl Session {
             .map(|(attempt, command)| v1::Assignment {
                 attempt: Some(attempt_to_proto(*attempt)),
                 command: command.iter().map(ToString::to_string).collect(),
+                ..v1::Assignment::default()
             })
             .collect();
         self.send(ToAgent::Assign(v1::Assign { run_specs: specs, assignments })).await;
@@ -292,7 +293,11 @@ impl AgentSession for Service {
             return Err(Status::unavailable("the test says so"));
         }
         let broken = bulk.begin("ReadInput");
-        let stdin = bulk.stdin.get(&attempt).ok_or_else(|| Status::not_found("no such stdin"))?;
+        let stdin = match bulk.stdin.get(&attempt) {
+            Some(stdin) => &stdin[..],
+            None if attempt.phase == Phase::Task => &[],
+            None => return Err(Status::not_found("no such stdin")),
+        };
         let offset = usize::try_from(request.offset).expect("fits");
         Ok(Response::new(chunks(&stdin[offset..], broken)))
     }

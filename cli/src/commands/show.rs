@@ -177,8 +177,9 @@ fn describe_task(task: &v1::Task, stderr: &str) -> Vec<String> {
     let mut lines = vec![format!("{}{item} failed", human::task(&key))];
     for attempt in &task.attempts {
         let outcome = human::outcome(&attempt.outcome.clone().unwrap_or_default());
+        let refused = human::refused(&attempt.usage.unwrap_or_default());
         lines.push(format!(
-            "  attempt {} on {}: {outcome}",
+            "  attempt {} on {}: {outcome}{refused}",
             attempt.attempt,
             human::one_line(&attempt.agent)
         ));

@@ -102,6 +102,7 @@ pub fn outcome(outcome: &v1::Outcome) -> String {
         Kind::Signaled => format!("killed by signal {}", outcome.code),
         Kind::TimedOut => "timed out".to_owned(),
         Kind::OutOfMemory => "out of memory".to_owned(),
+        Kind::PidsLimit => "reached its limit of processes and threads".to_owned(),
         Kind::CouldNotStart => "could not start".to_owned(),
         Kind::ImageUnavailable => "image unavailable".to_owned(),
         Kind::OutputLimit => "printed more than its output limit".to_owned(),
@@ -111,6 +112,19 @@ pub fn outcome(outcome: &v1::Outcome) -> String {
         Kind::Cancelled => "cancelled".to_owned(),
     };
     if outcome.message.is_empty() { words } else { format!("{words}: {}", one_line(&outcome.message)) }
+}
+
+/// What the kernel refused to an attempt, to stand behind its ending; empty for most.
+#[must_use]
+pub fn refused(usage: &v1::Usage) -> String {
+    let mut words = Vec::new();
+    if usage.oom_kills > 0 {
+        words.push(format!("{} for want of memory", count(usage.oom_kills.into(), "kill")));
+    }
+    if usage.pids_refused > 0 {
+        words.push(format!("{} refused", count(usage.pids_refused.into(), "fork")));
+    }
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 /// Whether a task has its result with this.

@@ -191,8 +191,8 @@ impl From<&v1::AttemptEnded> for AttemptEnded {
 /// How an attempt ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Outcome {
-    /// `exited`, `signaled`, `timed_out`, `out_of_memory`, `could_not_start`, `image_unavailable`, `output_limit`,
-    /// `worker_lost`, `engine_lost`, `lease_lost` or `cancelled`.
+    /// `exited`, `signaled`, `timed_out`, `out_of_memory`, `pids_limit`, `could_not_start`, `image_unavailable`,
+    /// `output_limit`, `worker_lost`, `engine_lost`, `lease_lost` or `cancelled`.
     pub kind: String,
     /// The exit code or the signal's number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -270,6 +270,17 @@ pub struct Attempt {
     pub wall_micros: u64,
     /// The most memory that one of its processes had, in bytes.
     pub peak_memory_bytes: u64,
+    /// How often the kernel killed one of its processes for want of memory, if it did.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub oom_kills: u32,
+    /// How often the kernel refused it a process or thread for the pids limit, if it did.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pids_refused: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl From<&v1::Attempt> for Attempt {
@@ -281,6 +292,8 @@ impl From<&v1::Attempt> for Attempt {
             outcome: Outcome::from(attempt.outcome.as_ref()),
             wall_micros: usage.wall_micros,
             peak_memory_bytes: usage.peak_memory_bytes,
+            oom_kills: usage.oom_kills,
+            pids_refused: usage.pids_refused,
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::{
     Submission,
     document::{
-        Build, BuiltIn, Command, Document, Items as ItemsDocument, ItemsFrom, Network, OnFailure, Range,
-        Reassemble, RetryOn, Scalar, Task,
+        Build, BuiltIn, Command, Document, Isolation, Items as ItemsDocument, ItemsFrom, Network, OnFailure,
+        Range, Reassemble, RetryOn, Scalar, Stdin, Task,
     },
-    files::{Collected, collect},
+    files::{self, Collected, FileToSend, collect},
     items::{ITEMS_MAX, Items, unfit},
     placeholders,
     problem::{Problem, ProjectFileError, quoted},
@@ -47,15 +47,16 @@ pub(super) fn convert(
             .into());
         }
     };
-    let (image, files) = image(&document, base)?;
-    let (source, items, axes) = items(&document, base)?;
+    let (image, mut files) = image(&document, base)?;
+    let (source, items, axes) = items(&document, base, &mut files)?;
     let known: Vec<&str> = ["item", "index"].into_iter().chain(axes.iter().map(String::as_str)).collect();
+    let around = Around { known: &known, base, reads_output: false };
     let spec = v1::ProjectSpec {
         name,
         image: Some(image),
         items: Some(v1::ItemSource { source: Some(source) }),
-        task: Some(task(&document.task.value, &known)?),
-        reassemble: Some(v1::ReassembleSpec { how: Some(reassemble(document.reassemble.as_ref())?) }),
+        task: Some(task(&document.task.value, &around, &mut files)?),
+        reassemble: Some(v1::ReassembleSpec { how: Some(reassemble(document.reassemble.as_ref(), base)?) }),
         on_failure: i32::from(match &document.on_failure {
             None => v1::FailurePolicy::Continue,
             Some(policy) => match values::one_of("way to go on after a failure", policy, OnFailure::ALL)? {
@@ -79,7 +80,7 @@ fn optional<T>(
     value.map(read).transpose()
 }
 
-fn image(document: &Document, base: &Path) -> Result<(v1::ImageSpec, Vec<super::FileToSend>), Problem> {
+fn image(document: &Document, base: &Path) -> Result<(v1::ImageSpec, Vec<FileToSend>), Problem> {
     let (image, files) = match (&document.image, &document.build) {
         (Some(_), Some(build)) => {
             return Err(
@@ -114,7 +115,7 @@ fn image_reference(reference: &Scalar) -> Result<String, Problem> {
     Ok(reference.value.clone())
 }
 
-fn build(build: &Build, base: &Path) -> Result<(v1::ImageBuild, Vec<super::FileToSend>), Problem> {
+fn build(build: &Build, base: &Path) -> Result<(v1::ImageBuild, Vec<FileToSend>), Problem> {
     let Collected { in_image, to_send, .. } = collect(&build.copy, base)?;
     let run = build
         .run
@@ -132,7 +133,11 @@ fn build(build: &Build, base: &Path) -> Result<(v1::ImageBuild, Vec<super::FileT
 type Source = v1::item_source::Source;
 
 /// The source, the items that are sent, and the names of a matrix' axes.
-fn items(document: &Document, base: &Path) -> Result<(Source, Items, Vec<String>), ConvertError> {
+fn items(
+    document: &Document,
+    base: &Path,
+    files: &mut Vec<FileToSend>,
+) -> Result<(Source, Items, Vec<String>), ConvertError> {
     const HINT: &str = "list the items, or make them: `items: {range: 1..=100}`, `{file: items.txt}`, \
                         `{matrix: {size: [1, 2]}}`, or with a `split` task";
     match (&document.items, &document.split) {
@@ -140,7 +145,10 @@ fn items(document: &Document, base: &Path) -> Result<(Source, Items, Vec<String>
             .hint("keep one of them")
             .into()),
         (None, None) => Err(Problem::new("there is neither `items` nor `split`").hint(HINT).into()),
-        (None, Some(split)) => Ok((Source::Split(task(&split.value, &[])?), Items::None, Vec::new())),
+        (None, Some(split)) => {
+            let around = Around { known: &[], base, reads_output: false };
+            Ok((Source::Split(task(&split.value, &around, files)?), Items::None, Vec::new()))
+        }
         (Some(items), None) => match &items.value {
             ItemsDocument::Line(line) => {
                 Err(Problem::at(items.referenced, format!("{} is no list of items", quoted(line)))
@@ -280,7 +288,8 @@ fn matrix(matrix: &Spanned<Ordered<Spanned<Vec<String>>>>) -> Result<Vec<v1::Mat
     Ok(axes)
 }
 
-fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
+/// How one task runs; a file that it reads is added to those that are sent.
+fn task(task: &Task, around: &Around<'_>, files: &mut Vec<FileToSend>) -> Result<v1::TaskSpec, Problem> {
     let resources = task.resources.as_ref();
     let cpus = resources.and_then(|resources| resources.cpus.as_ref());
     let memory = resources.and_then(|resources| resources.memory.as_ref());
@@ -290,10 +299,11 @@ fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
             RetryOn::Exit => v1::RetryOn::Exit,
             RetryOn::Timeout => v1::RetryOn::Timeout,
             RetryOn::Oom => v1::RetryOn::Oom,
+            RetryOn::Pids => v1::RetryOn::Pids,
         }))
     });
     Ok(v1::TaskSpec {
-        command: command(&task.command, known)?,
+        command: command(&task.command, around.known)?,
         env: env(&task.env)?,
         workdir: optional(task.workdir.as_ref(), workdir)?.unwrap_or_default(),
         timeout_millis: optional(task.timeout.as_ref(), |text| values::duration_millis("timeout", text))?
@@ -314,11 +324,60 @@ fn task(task: &Task, known: &[&str]) -> Result<v1::TaskSpec, Problem> {
                 Network::Bridge => v1::Network::Bridge,
             },
         }),
+        stdin: task.stdin.as_ref().map(|text| stdin(text, around, files)).transpose()?,
+        isolation: i32::from(match &task.isolation {
+            None => v1::Isolation::Sealed,
+            Some(isolation) => match values::one_of("isolation", isolation, Isolation::ALL)? {
+                Isolation::Sealed => v1::Isolation::Sealed,
+                Isolation::Fresh => v1::Isolation::Fresh,
+            },
+        }),
         output_bytes_max: optional(task.output_limit.as_ref(), |text| {
             values::bytes("output_limit", text, &values::OUTPUT_BYTES)
         })?
         .unwrap_or_default(),
     })
+}
+
+/// What a task's fields are understood by.
+struct Around<'a> {
+    /// The placeholders that mean something in it.
+    known: &'a [&'a str],
+    /// Where its files are.
+    base: &'a Path,
+    /// Its stdin is the ordered output.
+    reads_output: bool,
+}
+
+fn stdin(
+    stdin: &Spanned<Stdin>,
+    around: &Around<'_>,
+    files: &mut Vec<FileToSend>,
+) -> Result<v1::Stdin, Problem> {
+    if around.reads_output {
+        return Err(Problem::at(stdin.referenced, "a task of `reassemble` has no `stdin` of its own")
+            .hint("it reads what all tasks have printed, in their order"));
+    }
+    let source = match &stdin.value {
+        Stdin::Text(text) => {
+            placeholders::check(text, around.known)
+                .map_err(|(what, hint)| Problem::at(stdin.referenced, what).hint(hint))?;
+            v1::stdin::Source::Template(text.clone())
+        }
+        Stdin::Value(value) => {
+            return Err(Problem::at(stdin.referenced, "the stdin is no text")
+                .hint(format!("write it in quotes: `stdin: \"{value}\"`")));
+        }
+        Stdin::File(from) => {
+            let file = files::stdin(&from.file, around.base)?;
+            let named = v1::StdinFile { sha256: file.sha256.to_vec(), length: file.length };
+            if !files.iter().any(|other| other.sha256 == file.sha256) {
+                files.push(file);
+            }
+            v1::stdin::Source::File(named)
+        }
+    };
+    Ok(v1::Stdin { source: Some(source) })
 }
 
 fn command(command: &Spanned<Command>, known: &[&str]) -> Result<Vec<String>, Problem> {
@@ -388,11 +447,16 @@ fn workdir(path: &Scalar) -> Result<String, Problem> {
     Ok(path.value.clone())
 }
 
-fn reassemble(reassemble: Option<&Spanned<Reassemble>>) -> Result<v1::reassemble_spec::How, Problem> {
+fn reassemble(
+    reassemble: Option<&Spanned<Reassemble>>,
+    base: &Path,
+) -> Result<v1::reassemble_spec::How, Problem> {
     let built_in = match reassemble {
         None => v1::BuiltInReassemble::Concat,
         Some(Spanned { value: Reassemble::Command(command), .. }) => {
-            return Ok(v1::reassemble_spec::How::Command(task(command, &[])?));
+            let around = Around { known: &[], base, reads_output: true };
+            // It reads no file: its stdin is refused.
+            return Ok(v1::reassemble_spec::How::Command(task(command, &around, &mut Vec::new())?));
         }
         Some(Spanned { value: Reassemble::Named(name), referenced, defined }) => {
             let name = Scalar::new(name.clone(), *referenced, *defined);

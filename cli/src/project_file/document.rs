@@ -101,6 +101,13 @@ pub(super) struct Task {
     /// The network of the worker: `none` (the default: loopback only) or `bridge`.
     #[schemars(with = "Option<Network>")]
     pub(super) network: Option<Scalar>,
+    /// How far the worker is shut off: `sealed` (the default: a read-only root and a user without rights; the worker is
+    /// reused) or `fresh` (a writable root and user 0, in a new worker for every attempt).
+    #[schemars(with = "Option<Isolation>")]
+    pub(super) isolation: Option<Scalar>,
+    /// What it reads on its stdin; nothing if it is left out. Not in `reassemble`, which reads the ordered output.
+    #[schemars(with = "Option<Stdin>")]
+    pub(super) stdin: Option<Spanned<Stdin>>,
     /// Most that one attempt may print on stdout and stderr together, such as `10MiB`.
     #[schemars(with = "Option<SizeSchema>")]
     pub(super) output_limit: Option<Scalar>,
@@ -126,6 +133,28 @@ pub(super) struct Resources {
 pub(super) enum Command {
     List(Vec<Scalar>),
     Line(String),
+}
+
+/// What a task reads on its stdin.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(super) enum Stdin {
+    /// A text with placeholders as in the command: these bytes and no others, at most 128 KiB once they are replaced.
+    Text(String),
+    /// A file.
+    File(Box<StdinFile>),
+    /// To be refused with a hint.
+    #[schemars(skip)]
+    Value(String),
+}
+
+/// A file that is read on stdin.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StdinFile {
+    /// Its path beside the project file.
+    #[schemars(with = "String")]
+    pub(super) file: Scalar,
 }
 
 /// Where items come from.
@@ -265,6 +294,8 @@ names! {
         Timeout = "timeout",
         /// Out of memory.
         Oom = "oom",
+        /// Too many processes and threads.
+        Pids = "pids",
     }
 }
 
@@ -278,6 +309,16 @@ names! {
     }
 }
 
+names! {
+    /// How far a worker is shut off from what its attempts may change.
+    Isolation {
+        /// A read-only root and a user without rights; the worker is reused.
+        Sealed = "sealed",
+        /// A writable root and user 0, in a new worker for every attempt.
+        Fresh = "fresh",
+    }
+}
+
 impl Shaped for Command {
     const EXPECTING: &'static str = "a list of program and arguments";
 
@@ -287,6 +328,22 @@ impl Shaped for Command {
 
     fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
         Vec::deserialize(SeqAccessDeserializer::new(list)).map(Self::List)
+    }
+}
+
+impl Shaped for Stdin {
+    const EXPECTING: &'static str = "a text, or `file` with the path of one";
+
+    fn line(line: String) -> Self {
+        Self::Text(line)
+    }
+
+    fn value(value: String) -> Self {
+        Self::Value(value)
+    }
+
+    fn map<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        StdinFile::deserialize(MapAccessDeserializer::new(map)).map(|file| Self::File(Box::new(file)))
     }
 }
 
@@ -330,4 +387,4 @@ impl Shaped for Reassemble {
     }
 }
 
-shaped!(Command, Items, Range, Reassemble);
+shaped!(Command, Items, Range, Reassemble, Stdin);

@@ -1,4 +1,4 @@
-//! Files that are copied into an image: found beside the project file, measured and hashed when the project file is read,
+//! Files that are copied into an image or read on stdin: found beside the project file, measured and hashed when the project file is read,
 //! and read again when they are sent.
 
 use super::{
@@ -22,6 +22,8 @@ use std::{
 const IMAGE_FILES_MAX: usize = 10_000;
 /// Longest file of an image.
 const IMAGE_FILE_BYTES_MAX: u64 = 4 << 30;
+/// Longest file that a task reads on its stdin.
+const STDIN_FILE_BYTES_MAX: u64 = 1 << 30;
 /// Deepest directory that is copied.
 const DIRECTORY_DEPTH_MAX: usize = 64;
 /// How much of a file is read at a time, and sent in one message.
@@ -100,6 +102,25 @@ fn read_block(file: &mut File) -> io::Result<Vec<u8>> {
 
 fn unreadable(path: &Path, source: io::Error) -> ProjectFileError {
     ProjectFileError::Read { what: "the file", path: path.to_owned(), source }
+}
+
+/// Finds the file that a task reads on its stdin, beside the project file.
+pub(super) fn stdin(file: &Scalar, base: &Path) -> Result<FileToSend, Problem> {
+    let path = base.join(&file.value);
+    let unreadable = |error: io::Error| {
+        Problem::at(file.referenced, format!("can't read {}: {error}", path.display()))
+            .hint("a stdin's file is looked for beside the project file")
+    };
+    let metadata = fs::metadata(&path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Problem::at(file.referenced, format!("{} is no file", path.display())));
+    }
+    if metadata.len() > STDIN_FILE_BYTES_MAX {
+        let what = format!("{} is longer than {STDIN_FILE_BYTES_MAX} bytes", path.display());
+        return Err(Problem::at(file.referenced, what));
+    }
+    let (sha256, length) = hash(&path).map_err(unreadable)?;
+    Ok(FileToSend { sha256, length, path })
 }
 
 /// The files of one image, as they are found.

@@ -36,7 +36,7 @@ pub struct Submission {
     pub spec: v1::ProjectSpec,
     /// Its items, if they are sent.
     pub items: Items,
-    /// The files that its image needs, each once.
+    /// The files that its image and its stdin need, each once.
     pub files: Vec<FileToSend>,
 }
 

@@ -15,6 +15,11 @@ pub(super) trait Shaped: Sized {
     /// From a scalar.
     fn line(line: String) -> Self;
 
+    /// From a number or a truth value. How it was written is not known any longer.
+    fn value(value: String) -> Self {
+        Self::line(value)
+    }
+
     /// From a list.
     fn list<'de, A: SeqAccess<'de>>(_list: A) -> Result<Self, A::Error> {
         Err(A::Error::invalid_type(Unexpected::Seq, &Self::EXPECTING))
@@ -59,27 +64,27 @@ impl<'de, T: Shaped> Visitor<'de> for ByShape<T> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
-        Ok(T::line(value.to_string()))
+        Ok(T::value(value.to_string()))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<T, E> {
-        Ok(T::line(value.to_string()))
+        Ok(T::value(value.to_string()))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<T, E> {
-        Ok(T::line(value.to_string()))
+        Ok(T::value(value.to_string()))
     }
 
     fn visit_i128<E: Error>(self, value: i128) -> Result<T, E> {
-        Ok(T::line(value.to_string()))
+        Ok(T::value(value.to_string()))
     }
 
     fn visit_u128<E: Error>(self, value: u128) -> Result<T, E> {
-        Ok(T::line(value.to_string()))
+        Ok(T::value(value.to_string()))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<T, E> {
-        Ok(T::line(value.to_string()))
+        Ok(T::value(value.to_string()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<T, A::Error> {

@@ -59,9 +59,11 @@ task:
   workdir: /tmp
   timeout: 1m 30s
   retries: 2
-  retry_on: [exit, timeout, oom]
+  retry_on: [exit, timeout, oom, pids]
   resources: {cpus: 0.5, memory: 256MiB, pids: 100}
   network: bridge
+  isolation: fresh
+  stdin: "{item}\n"
   output_limit: 10MB
 reassemble:
   command: [sort, -n]
@@ -265,6 +267,12 @@ fn wrong_tasks() {
         "command: [echo]\n  resources: {cpus: many}",
         "command: [echo]\n  resources: 3",
         "command: [echo]\n  network: host",
+        "command: [echo]\n  isolation: none",
+        "command: [cat]\n  stdin: 007",
+        "command: [cat]\n  stdin: '{itm}'",
+        "command: [cat]\n  stdin: [a]",
+        "command: [cat]\n  stdin: {file: none.txt}",
+        "command: [cat]\nreassemble: {command: [cat], stdin: x}",
         "command: [echo]\n  workdir: tmp",
         "command: [echo]\n  env: {1A: x}",
         "command: [echo]\n  env: [A=x]",

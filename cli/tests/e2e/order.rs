@@ -204,3 +204,34 @@ fn cancel_ends_what_runs() {
     let results = finish(home.piecework(&["results", &id]).stdout(Stdio::piped()).stderr(Stdio::piped()));
     assert_eq!(results.status.code(), Some(6), "{}", text(&results.stderr));
 }
+
+fn stdin(runtime: Runtime) {
+    if runtime.is_missing() {
+        return;
+    }
+    let home = Home::new(runtime);
+    let items = ["one", "", "two words\n", "{braces}"];
+    let project = serde_json::json!({
+        "image": runtime.image(),
+        "items": items,
+        "task": {"command": ["cat"], "stdin": "{item}"},
+    });
+    let ran = home.run(&home.write("items.json", project.to_string()));
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    assert_eq!(text(&ran.stdout), items.concat());
+    let contents: Vec<u8> = (0..1_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    home.write("contents", &contents);
+    let project = serde_json::json!({
+        "image": runtime.image(),
+        "items": ["a", "b", "c"],
+        "task": {"command": ["cat"], "stdin": {"file": "contents"}},
+    });
+    let ran = home.run(&home.write("file.json", project.to_string()));
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    assert!(ran.stdout == contents.repeat(3), "the bytes differ");
+}
+
+#[test]
+fn stdin_in_processes() {
+    stdin(Runtime::Process);
+}

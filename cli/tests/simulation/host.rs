@@ -89,7 +89,7 @@ impl World {
             self.upload(host, attempt);
         }
         for report in ended {
-            self.agent_input(host, Input::Ended(report));
+            self.agent_input(host, Input::Ended(vec![report]));
         }
         self.at(5, Event::AgentDials { host });
     }
@@ -218,6 +218,6 @@ impl World {
         if let Some(worker) = self.hosts[host].workers.get_mut(&attempt) {
             worker.ended = Some(report.clone());
         }
-        self.agent_input(host, Input::Ended(report));
+        self.agent_input(host, Input::Ended(vec![report]));
     }
 }

@@ -109,6 +109,7 @@ pub(crate) fn to_agent(message: ToAgent) -> FromCoordinator {
                     .map(|attempt| agent::Assignment {
                         attempt: down(attempt),
                         command: vec!["simulated".to_owned()],
+                        stdin: bytes::Bytes::new(),
                         spec: spec.clone(),
                     })
                     .collect(),
@@ -116,6 +117,7 @@ pub(crate) fn to_agent(message: ToAgent) -> FromCoordinator {
         }
         ToAgent::Settled(attempts) => FromCoordinator::Settled(all_down(attempts)),
         ToAgent::Heartbeat => FromCoordinator::Heartbeat,
+        ToAgent::Recall(attempts) => FromCoordinator::Recall(all_down(attempts)),
         ToAgent::Cancel(attempts) => FromCoordinator::Cancel(all_down(attempts)),
     }
 }
@@ -132,6 +134,7 @@ fn run_spec() -> agent::RunSpec {
         pids_max: None,
         network: false,
         output_bytes_max: 1,
-        has_input: false,
+        stdin: agent::StdinFrom::Nothing,
+        isolation: agent::Isolation::Sealed,
     }
 }

@@ -3,8 +3,8 @@
 use crate::{host::AgentHost, world::LEASE};
 use piecework_server::{
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, ItemSource, Network, Outcome, OutcomeClass, Phase,
-        ProjectId, ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
+        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, Network, Outcome, OutcomeClass,
+        Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
     },
     store::{Write, sqlite::Writer},
 };
@@ -46,6 +46,8 @@ impl ProjectPlan {
             retry_on: RetryOn::ALL.to_vec(),
             resources: Resources::default(),
             network: Network::None,
+            isolation: Isolation::Sealed,
+            stdin: None,
             output_bytes_max: None,
         };
         Arc::new(ProjectSpec {

@@ -17,12 +17,36 @@ pub(super) struct Agent {
     /// When anything was last heard from it; its lease counts from here.
     pub(super) heard: Duration,
     /// Attempts that are running with it, as far as the store knows.
-    pub(super) held: BTreeSet<AttemptKey>,
+    pub(super) held: BTreeMap<AttemptKey, Holding>,
     /// Attempts that nobody wants any longer; they take up room until it says that they ended.
     pub(super) cancelled: BTreeSet<AttemptKey>,
+    /// How many of those it was asked to hand back.
+    recalled: u32,
     pub(super) attempts_max: u32,
     pub(super) not_ready: String,
     pub(super) about: About,
+}
+
+/// How an agent has come to an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holding {
+    /// Its place in the order of assigning.
+    pub(super) order: u64,
+    /// The agent was asked to hand it back if it has not begun.
+    pub(super) recalled: bool,
+}
+
+/// How much room an agent has, and how much it holds that another could run at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
+    /// How many slots are free.
+    slots_free: u32,
+    /// How many more attempts it wants, for its slots and its backlog.
+    free: u32,
+    /// How many it holds beyond its slots and was not asked to hand back.
+    excess: u32,
+    /// How many it was asked to hand back and may yet.
+    awaited: u32,
 }
 
 /// What an agent said of itself. For people, but for `identity` and `instance`.
@@ -51,21 +75,69 @@ impl Agent {
             epoch,
             session: None,
             heard: now,
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            recalled: 0,
             attempts_max: 0,
             not_ready: String::new(),
             about: About::default(),
         }
     }
 
-    /// How many more attempts it wants.
-    pub(super) fn free(&self) -> u32 {
+    fn standing(&self) -> Standing {
         if self.session.is_none() {
-            return 0;
+            return Standing::default();
         }
-        let taken = self.held.len() + self.cancelled.len();
-        self.attempts_max.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX))
+        let slots = self.about.slots;
+        let held = count(self.held.len());
+        let taken = held.saturating_add(count(self.cancelled.len()));
+        let beyond_slots = held.saturating_sub(slots);
+        Standing {
+            slots_free: slots.min(self.attempts_max).saturating_sub(taken),
+            free: self.attempts_max.saturating_sub(taken),
+            excess: beyond_slots.saturating_sub(self.recalled),
+            // What does not come back is in a slot.
+            awaited: beyond_slots.min(self.recalled),
+        }
+    }
+
+    /// It holds one more, the latest in this order.
+    pub(super) fn hold(&mut self, attempt: AttemptKey, order: u64) {
+        self.let_go(attempt);
+        self.held.insert(attempt, Holding { order, recalled: false });
+    }
+
+    /// It holds one no more.
+    pub(super) fn let_go(&mut self, attempt: AttemptKey) {
+        if self.held.remove(&attempt).is_some_and(|holding| holding.recalled) {
+            self.recalled -= 1;
+        }
+    }
+
+    /// A new session: it was not asked for anything yet.
+    pub(super) fn forget_recalls(&mut self) {
+        self.recalled = 0;
+        self.held.values_mut().for_each(|holding| holding.recalled = false);
+    }
+
+    /// The newest that it holds beyond its slots, at most so many; each is named once.
+    pub(super) fn recall_newest(&mut self, attempts_max: u32) -> Vec<AttemptKey> {
+        let recall = self.standing().excess.min(attempts_max);
+        let mut newest: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, holding)| !holding.recalled)
+            .map(|(&attempt, holding)| (holding.order, attempt))
+            .collect();
+        newest.sort_unstable_by(|a, b| b.cmp(a));
+        newest.truncate(recall as usize);
+        for (_, attempt) in &newest {
+            if let Some(holding) = self.held.get_mut(attempt) {
+                holding.recalled = true;
+                self.recalled += 1;
+            }
+        }
+        newest.into_iter().map(|(_, attempt)| attempt).collect()
     }
 
     pub(super) fn view(&self, now: Duration) -> AgentView {
@@ -74,7 +146,7 @@ impl Agent {
             connected: self.session.is_some(),
             not_ready: self.not_ready.clone(),
             slots: self.about.slots,
-            held: u32::try_from(self.held.len()).unwrap_or(u32::MAX),
+            held: count(self.held.len()),
             runtime: self.about.runtime.clone(),
             version: self.about.version.clone(),
             last_heard_millis: u64::try_from(now.saturating_sub(self.heard).as_millis()).unwrap_or(u64::MAX),
@@ -83,15 +155,23 @@ impl Agent {
     }
 }
 
-/// All agents, with indexes by name, by session and by room.
+fn count(attempts: usize) -> u32 {
+    u32::try_from(attempts).unwrap_or(u32::MAX)
+}
+
+/// All agents, with indexes by name, by session, by room and by excess.
 #[derive(Debug, Default)]
 pub(super) struct Agents {
     by_id: BTreeMap<AgentId, Agent>,
     by_name: BTreeMap<String, AgentId>,
     by_session: BTreeMap<SessionId, AgentId>,
-    /// (free, agent) for every agent with room: the last has the most.
-    room: BTreeSet<(u32, AgentId)>,
+    /// (free slots, free, agent) for every agent with room: the last has the most free slots, then the most room.
+    room: BTreeSet<(u32, u32, AgentId)>,
+    /// (excess, agent) for every agent that has some: the last has the most.
+    excess: BTreeSet<(u32, AgentId)>,
     free: u32,
+    slots_free: u32,
+    awaited: u32,
 }
 
 impl Agents {
@@ -123,9 +203,9 @@ impl Agents {
     /// Changes an agent, and keeps the indexes true.
     pub(super) fn update<T>(&mut self, id: AgentId, change: impl FnOnce(&mut Agent) -> T) -> Option<T> {
         let agent = self.by_id.get_mut(&id)?;
-        let (free_before, session_before) = (agent.free(), agent.session.as_ref().map(|s| s.id));
+        let (before, session_before) = (agent.standing(), agent.session.as_ref().map(|s| s.id));
         let out = change(agent);
-        let (free, session) = (agent.free(), agent.session.as_ref().map(|s| s.id));
+        let (after, session) = (agent.standing(), agent.session.as_ref().map(|s| s.id));
         if session != session_before {
             if let Some(session) = session_before {
                 self.by_session.remove(&session);
@@ -134,12 +214,21 @@ impl Agents {
                 self.by_session.insert(session, id);
             }
         }
-        if free != free_before {
-            self.room.remove(&(free_before, id));
-            if free > 0 {
-                self.room.insert((free, id));
+        if after != before {
+            self.room.remove(&(before.slots_free, before.free, id));
+            if after.free > 0 {
+                self.room.insert((after.slots_free, after.free, id));
             }
-            self.free = self.free.saturating_sub(free_before).saturating_add(free);
+            if after.excess != before.excess {
+                self.excess.remove(&(before.excess, id));
+                if after.excess > 0 {
+                    self.excess.insert((after.excess, id));
+                }
+            }
+            let moved = |sum: u32, before: u32, after: u32| sum.saturating_sub(before).saturating_add(after);
+            self.free = moved(self.free, before.free, after.free);
+            self.slots_free = moved(self.slots_free, before.slots_free, after.slots_free);
+            self.awaited = moved(self.awaited, before.awaited, after.awaited);
         }
         Some(out)
     }
@@ -149,24 +238,50 @@ impl Agents {
         self.free
     }
 
-    /// The agent with the most room.
+    /// How many slots of all agents together are free, beyond those that wait for attempts to be handed back.
+    pub(super) fn slots_idle(&self) -> u32 {
+        self.slots_free.saturating_sub(self.awaited)
+    }
+
+    /// The agent with the most free slots; if no slot is free, the one with the most room in its backlog.
     pub(super) fn roomiest(&self) -> Option<AgentId> {
-        self.room.last().map(|&(_, id)| id)
+        self.room.last().map(|&(_, _, id)| id)
+    }
+
+    /// The agent that holds the most beyond its slots.
+    pub(super) fn fullest(&self) -> Option<AgentId> {
+        self.excess.last().map(|&(_, id)| id)
     }
 
     /// Panics if an index is wrong.
     pub(super) fn check(&self) {
-        let free: u32 = self.by_id.values().map(Agent::free).sum();
-        assert_eq!(self.free, free, "sum of free attempts");
-        let room: BTreeSet<_> =
-            self.by_id.iter().filter(|(_, a)| a.free() > 0).map(|(&id, a)| (a.free(), id)).collect();
+        let standings: BTreeMap<_, _> =
+            self.by_id.iter().map(|(&id, agent)| (id, agent.standing())).collect();
+        let sum = |of: fn(&Standing) -> u32| standings.values().map(of).sum::<u32>();
+        assert_eq!(self.free, sum(|standing| standing.free), "sum of free attempts");
+        assert_eq!(self.slots_free, sum(|standing| standing.slots_free), "sum of free slots");
+        assert_eq!(self.awaited, sum(|standing| standing.awaited), "sum of awaited attempts");
+        let room: BTreeSet<_> = standings
+            .iter()
+            .filter(|(_, standing)| standing.free > 0)
+            .map(|(&id, standing)| (standing.slots_free, standing.free, id))
+            .collect();
         assert_eq!(self.room, room, "index of room");
+        let excess: BTreeSet<_> = standings
+            .iter()
+            .filter(|(_, standing)| standing.excess > 0)
+            .map(|(&id, standing)| (standing.excess, id))
+            .collect();
+        assert_eq!(self.excess, excess, "index of excess");
         let sessions: BTreeMap<_, _> =
             self.by_id.iter().filter_map(|(&id, a)| Some((a.session.as_ref()?.id, id))).collect();
         assert_eq!(self.by_session, sessions, "index of sessions");
         for (id, agent) in &self.by_id {
             assert_eq!(self.by_name.get(&agent.name), Some(id), "index of names");
-            assert!(agent.held.is_disjoint(&agent.cancelled), "{} is held and cancelled", agent.name);
+            let both = agent.cancelled.iter().find(|attempt| agent.held.contains_key(attempt));
+            assert_eq!(both, None, "held by {} and cancelled", agent.name);
+            let recalled = agent.held.values().filter(|holding| holding.recalled).count();
+            assert_eq!(agent.recalled as usize, recalled, "recalled from {}", agent.name);
         }
     }
 }

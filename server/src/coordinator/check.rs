@@ -17,7 +17,7 @@ impl Coordinator {
         let held: BTreeMap<_, _> = self
             .agents
             .iter()
-            .flat_map(|(id, agent)| agent.held.iter().map(move |&attempt| (attempt, id)))
+            .flat_map(|(id, agent)| agent.held.keys().map(move |&attempt| (attempt, id)))
             .collect();
         assert_eq!(held, running, "what agents hold and what projects have running");
         for project in self.projects.values() {

@@ -48,6 +48,8 @@ pub enum ToAgent {
     Settled(Vec<AttemptKey>),
     /// Attempts to kill.
     Cancel(Vec<AttemptKey>),
+    /// Attempts to hand back if they have not begun: another agent has a slot for them.
+    Recall(Vec<AttemptKey>),
     /// Answers a heartbeat, so that a message that was lost last of all is noticed too.
     Heartbeat,
 }

@@ -52,7 +52,7 @@ impl Coordinator {
             instance: hello.instance.clone(),
             epoch,
         });
-        let held = agent.held.clone();
+        let held = agent.held.keys().copied().collect::<Vec<_>>();
         let live: BTreeSet<_> = hello.live.into_iter().collect();
         let unrecorded: BTreeSet<_> = hello.unrecorded.into_iter().collect();
         self.agents.update(id, |agent| {
@@ -60,6 +60,7 @@ impl Coordinator {
             agent.session = Some(Session { id: session, seq: 1 });
             agent.heard = now;
             agent.cancelled.clear();
+            agent.forget_recalls();
             agent.attempts_max = 0;
             agent.not_ready.clear();
             agent.about = About {
@@ -105,7 +106,7 @@ impl Coordinator {
 
     /// The attempt runs with this agent, as far as the store knows.
     fn still_runs(&self, attempt: AttemptKey, agent: AgentId) -> bool {
-        self.agents.get(agent).is_some_and(|agent| agent.held.contains(&attempt))
+        self.agents.get(agent).is_some_and(|agent| agent.held.contains_key(&attempt))
     }
 
     /// A report of this attempt by this agent would count.
@@ -237,7 +238,7 @@ impl Coordinator {
     fn lose_all(&mut self, id: AgentId, fx: &mut Effects) {
         let held = self.agents.update(id, |agent| {
             agent.cancelled.clear();
-            agent.held.clone()
+            agent.held.keys().copied().collect::<Vec<_>>()
         });
         for attempt in held.unwrap_or_default() {
             self.lost(attempt, id, Outcome::LeaseLost, fx);

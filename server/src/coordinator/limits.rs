@@ -48,6 +48,8 @@ pub enum Planted {
     GapsForgotten,
     /// A gap in the numbers of a session's messages is not noticed.
     MessageGapIgnored,
+    /// A recalled attempt is taken for handed back at once.
+    RecallTakenForReturned,
 }
 
 impl Limits {

@@ -22,6 +22,7 @@ mod hello;
 mod input;
 mod limits;
 mod project;
+mod recall;
 mod reports;
 mod share;
 #[cfg(test)]
@@ -53,6 +54,8 @@ pub struct Coordinator {
     share: Share,
     /// The number of the newest dispatch.
     dispatch: u64,
+    /// How many attempts were given to agents.
+    assigned: u64,
     /// How many tasks of all projects wait in TODO.
     published: u32,
     /// What the broker was told last.
@@ -66,6 +69,7 @@ struct Outgoing {
     heartbeat: bool,
     settled: Vec<AttemptKey>,
     cancel: Vec<AttemptKey>,
+    recall: Vec<AttemptKey>,
     assign: Vec<AttemptKey>,
 }
 
@@ -84,6 +88,7 @@ impl Coordinator {
             projects: BTreeMap::new(),
             share: Share::default(),
             dispatch: 0,
+            assigned: 0,
             published: 0,
             prefetch: 0,
             outgoing: BTreeMap::new(),
@@ -101,7 +106,7 @@ impl Coordinator {
             let split = from.split.is_some();
             let project = Active::fold(from, forget_gaps);
             for (attempt, agent) in project.running() {
-                core.agents.update(agent, |agent| agent.held.insert(attempt));
+                core.agents.update(agent, |agent| agent.hold(attempt, 0));
             }
             match project.state {
                 ProjectState::Splitting if split => fx.jobs.push(Job::Split(project.id)),
@@ -144,6 +149,7 @@ impl Coordinator {
 
     /// Turns what a batch has gathered for the agents into messages.
     pub fn flush(&mut self, fx: &mut Effects) {
+        self.recall(fx);
         for (session, out) in std::mem::take(&mut self.outgoing) {
             // Settled first: it frees the agent's outbox. Cancel before assign: it frees the agent's slots.
             if !out.settled.is_empty() {
@@ -151,6 +157,9 @@ impl Coordinator {
             }
             if !out.cancel.is_empty() {
                 fx.sends.push((session, ToAgent::Cancel(out.cancel)));
+            }
+            if !out.recall.is_empty() {
+                fx.sends.push((session, ToAgent::Recall(out.recall)));
             }
             if !out.assign.is_empty() {
                 fx.sends.push((session, ToAgent::Assign(out.assign)));
@@ -191,7 +200,7 @@ impl Coordinator {
         self.published -= project.published();
         for (attempt, agent) in project.running() {
             self.agents.update(agent, |agent| {
-                agent.held.remove(&attempt);
+                agent.let_go(attempt);
                 if agent.session.is_some() {
                     agent.cancelled.insert(attempt);
                 }
@@ -244,7 +253,7 @@ impl Coordinator {
         }
     }
 
-    /// The broker delivered a task: claim it for the agent with the most room.
+    /// The broker delivered a task: claim it for the agent with the most free slots, or else the most room.
     fn delivered(&mut self, dispatch: Dispatch, fx: &mut Effects) {
         fx.acks.push(dispatch);
         let task = dispatch.task;
@@ -272,7 +281,9 @@ impl Coordinator {
     fn run(&mut self, attempt: AttemptKey, agent: AgentId, open: Open) {
         let last = Some((attempt.attempt, agent));
         self.set(attempt.task, Open { state: OpenState::Running, last, noted: Noted::Nothing, ..open });
-        self.agents.update(agent, |agent| agent.held.insert(attempt));
+        self.assigned += 1;
+        let order = self.assigned;
+        self.agents.update(agent, |agent| agent.hold(attempt, order));
     }
 
     fn set(&mut self, task: TaskKey, open: Open) {

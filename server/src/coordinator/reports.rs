@@ -40,7 +40,7 @@ impl Coordinator {
         let attempt = report.attempt;
         let task = attempt.task;
         let open = open.without_lost_lease();
-        self.agents.update(agent, |agent| agent.held.remove(&attempt));
+        self.agents.update(agent, |agent| agent.let_go(attempt));
         let Some(project) = self.projects.get(&task.project) else { return };
         let spec = project.task_spec(task.phase);
         let again = match report.outcome.class() {
@@ -74,7 +74,7 @@ impl Coordinator {
 
     /// An attempt is handed back unfinished, or never arrived.
     pub(super) fn returned(&mut self, attempt: AttemptKey, agent: AgentId, fx: &mut Effects) {
-        self.agents.update(agent, |agent| agent.held.remove(&attempt));
+        self.agents.update(agent, |agent| agent.let_go(attempt));
         if let Some(open) = self.open_of(attempt, agent) {
             self.requeue_silently(attempt, agent, open, fx);
         }

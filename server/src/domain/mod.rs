@@ -13,6 +13,6 @@ pub use outcome::{Outcome, OutcomeClass, Usage};
 pub use project::{Project, ProjectState, TaskCounts};
 pub use report::{Output, OutputBody, OutputStream, Report};
 pub use spec::{
-    BuiltIn, FailurePolicy, ITEMS_MAX, ImageFile, ImageSpec, Item, ItemSource, MatrixAxis, Network,
-    ProjectSpec, Reassemble, Resources, RetryOn, SPLIT_ITEM_BYTES_MAX, TaskSpec,
+    BuiltIn, FailurePolicy, ITEMS_MAX, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis,
+    Network, ProjectSpec, Reassemble, Resources, RetryOn, SPLIT_ITEM_BYTES_MAX, Stdin, TaskSpec,
 };

@@ -13,6 +13,8 @@ pub enum Outcome {
     TimedOut,
     /// Killed by the kernel for want of memory.
     OutOfMemory,
+    /// Failed after the kernel had refused it a process or thread for the pids limit.
+    PidsLimit,
     /// The command could not be started, and why.
     CouldNotStart(String),
     /// The image could not be found, pulled or built, and why.
@@ -50,7 +52,7 @@ impl Outcome {
     pub const fn class(&self) -> OutcomeClass {
         match self {
             Self::Exited(0) => OutcomeClass::Success,
-            Self::Exited(_) | Self::Signaled(_) | Self::TimedOut | Self::OutOfMemory => {
+            Self::Exited(_) | Self::Signaled(_) | Self::TimedOut | Self::OutOfMemory | Self::PidsLimit => {
                 OutcomeClass::TaskFailure
             }
             Self::CouldNotStart(_) | Self::ImageUnavailable(_) | Self::OutputLimit => OutcomeClass::Hopeless,
@@ -74,6 +76,7 @@ impl fmt::Display for Outcome {
             Self::Signaled(signal) => write!(f, "killed by signal {signal}"),
             Self::TimedOut => f.write_str("timed out"),
             Self::OutOfMemory => f.write_str("out of memory"),
+            Self::PidsLimit => f.write_str("reached its limit of processes and threads"),
             Self::CouldNotStart(why) => write!(f, "could not start: {why}"),
             Self::ImageUnavailable(why) => write!(f, "image unavailable: {why}"),
             Self::OutputLimit => f.write_str("printed more than its output limit"),
@@ -96,4 +99,8 @@ pub struct Usage {
     pub system_micros: u64,
     /// Largest resident set of any one process, in bytes.
     pub peak_memory_bytes: u64,
+    /// How often the kernel killed one of its processes for want of memory.
+    pub oom_kills: u32,
+    /// How often the kernel refused it a process or thread for the pids limit.
+    pub pids_refused: u32,
 }

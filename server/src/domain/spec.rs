@@ -81,6 +81,27 @@ pub struct TaskSpec {
     pub network: Network,
     /// Most bytes on stdout and stderr together.
     pub output_bytes_max: Option<u64>,
+    /// How far its worker is shut off. Documents that were stored before there was a choice have none.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// What it reads on its stdin.
+    #[serde(default)]
+    pub stdin: Option<Stdin>,
+}
+
+/// What a task reads on its stdin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stdin {
+    /// A text with placeholders.
+    Template(String),
+    /// A file of the submission.
+    File {
+        /// SHA-256 of its contents.
+        sha256: [u8; 32],
+        /// Length in bytes.
+        length: u64,
+    },
 }
 
 impl TaskSpec {
@@ -91,6 +112,7 @@ impl TaskSpec {
             Outcome::Exited(_) | Outcome::Signaled(_) => RetryOn::Exit,
             Outcome::TimedOut => RetryOn::Timeout,
             Outcome::OutOfMemory => RetryOn::Oom,
+            Outcome::PidsLimit => RetryOn::Pids,
             _ => return false,
         };
         outcome.class() == OutcomeClass::TaskFailure && self.retry_on.contains(&named)
@@ -107,11 +129,13 @@ pub enum RetryOn {
     Timeout,
     /// Out of memory.
     Oom,
+    /// The pids limit.
+    Pids,
 }
 
 impl RetryOn {
     /// All of them: the default policy.
-    pub const ALL: [Self; 3] = [Self::Exit, Self::Timeout, Self::Oom];
+    pub const ALL: [Self; 4] = [Self::Exit, Self::Timeout, Self::Oom, Self::Pids];
 }
 
 /// Limits of one worker. `None` means the agent's default.
@@ -134,6 +158,17 @@ pub enum Network {
     None,
     /// The engine's default bridge.
     Bridge,
+}
+
+/// How far a worker is shut off from what its attempts may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// A read-only root and a user without rights; the worker is reused.
+    #[default]
+    Sealed,
+    /// A writable root and user 0, in a worker of its own for each attempt.
+    Fresh,
 }
 
 /// The image of a project's workers.

@@ -143,7 +143,7 @@ pub enum Outgoing {
     Close(String),
 }
 
-/// One attempt to run, with all that its command is made from.
+/// One attempt to run, with all that its command and stdin are made from.
 #[derive(Clone, Debug)]
 pub struct Assigned {
     /// Which.

@@ -2,7 +2,7 @@
 
 use super::{
     ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CommandTemplate, ITEM_TEXT_BYTES_MAX, ProblemKind, Problems,
-    problem::Collector,
+    STDIN_BYTES_MAX, problem::Collector,
 };
 use crate::domain::{Item, ItemSource, MatrixAxis, ProjectSpec};
 
@@ -67,6 +67,10 @@ pub fn check_item(template: &CommandTemplate, index: u32, item: &Item) -> Result
     }
     if bytes.saturating_add(sum) > COMMAND_BYTES_MAX {
         problems.add(field(""), ProblemKind::CommandTooLong(bytes.saturating_add(sum)));
+    }
+    let stdin = template.stdin_bytes(item.text.len(), &[]);
+    if stdin > STDIN_BYTES_MAX {
+        problems.add(field(""), ProblemKind::StdinTooLong(stdin));
     }
     problems.finish()
 }

@@ -39,6 +39,9 @@ pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 /// Longest command, all its arguments together: what Linux takes under the usual stack limit.
 pub const COMMAND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Longest stdin that is made from a template: it travels with its assignment.
+pub const STDIN_BYTES_MAX: usize = 128 * 1024;
+
 /// Longest text or resource of one item.
 pub const ITEM_TEXT_BYTES_MAX: usize = ARGUMENT_BYTES_MAX;
 

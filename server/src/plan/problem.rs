@@ -3,7 +3,7 @@
 use super::{
     ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CPUS_MILLI_MAX, CPUS_MILLI_MIN, IMAGE_FILE_BYTES_MAX,
     IMAGE_FILES_MAX, ITEMS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, OUTPUT_BYTES_MAX,
-    PATH_BYTES_MAX, PIDS_MAX, RETRIES_MAX, TIMEOUT_MILLIS_MAX, TemplateError, WEIGHT_MAX,
+    PATH_BYTES_MAX, PIDS_MAX, RETRIES_MAX, STDIN_BYTES_MAX, TIMEOUT_MILLIS_MAX, TemplateError, WEIGHT_MAX,
 };
 use std::fmt;
 
@@ -78,6 +78,17 @@ pub enum ProblemKind {
     /// A command is longer than Linux takes.
     #[error("the command may become {0} bytes long, and the limit is {COMMAND_BYTES_MAX}")]
     CommandTooLong(usize),
+    /// A stdin is too long for an assignment.
+    #[error(
+        "the stdin may become {0} bytes long, and the limit is {STDIN_BYTES_MAX}; for more there is a file"
+    )]
+    StdinTooLong(usize),
+    /// A file is too long for a stdin.
+    #[error("{0} bytes are too long for a stdin, the limit is {IMAGE_FILE_BYTES_MAX}")]
+    StdinFileTooLong(u64),
+    /// A reassemble task with a stdin of its own.
+    #[error("the stdin of a reassemble task is the ordered output of the tasks")]
+    StdinOfReassemble,
     /// An item is too long.
     #[error("{0} bytes are too long, the limit is {ARGUMENT_BYTES_MAX}")]
     ItemTooLong(usize),

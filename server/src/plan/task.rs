@@ -1,11 +1,14 @@
 //! Validates how a task runs.
 
 use super::{
-    ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CPUS_MILLI_MAX, CPUS_MILLI_MIN, CommandTemplate, MEMORY_BYTES_MAX,
-    MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, PIDS_MAX, ProblemKind, RETRIES_MAX, TIMEOUT_MILLIS_MAX,
-    image::absolute_path, problem::Collector, template::Known,
+    ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CPUS_MILLI_MAX, CPUS_MILLI_MIN, CommandTemplate,
+    IMAGE_FILE_BYTES_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, OUTPUT_BYTES_MAX, PIDS_MAX, ProblemKind,
+    RETRIES_MAX, STDIN_BYTES_MAX, TIMEOUT_MILLIS_MAX,
+    image::absolute_path,
+    problem::Collector,
+    template::{Known, Template},
 };
-use crate::domain::{Resources, TaskSpec};
+use crate::domain::{Resources, Stdin, TaskSpec};
 use std::collections::BTreeMap;
 
 /// What a task's command is checked with.
@@ -15,6 +18,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) known: Known<'a>,
     /// Items may bring the whole command.
     pub(super) command_optional: bool,
+    /// Its stdin is the ordered output.
+    pub(super) reads_output: bool,
     /// The longest item that is made from the index; other items are checked one by one as they come in.
     pub(super) item_bytes: usize,
     /// The longest item that a split may print: nobody checks its items against the command again.
@@ -36,6 +41,7 @@ pub(super) fn validate(task: &TaskSpec, around: &Surroundings<'_>, problems: &mu
     }
     problems.check(task.retries <= RETRIES_MAX, &field("retries"), || ProblemKind::Retries(task.retries));
     resources(task.resources, &field("resources"), problems);
+    stdin(task.stdin.as_ref(), around, problems);
     if let Some(bytes) = task.output_bytes_max {
         problems
             .check(bytes <= OUTPUT_BYTES_MAX, &field("output_bytes_max"), || ProblemKind::OutputLimit(bytes));
@@ -62,6 +68,26 @@ fn command(command: &[String], around: &Surroundings<'_>, problems: &mut Collect
     problems.check(longest <= ARGUMENT_BYTES_MAX, &field, || ProblemKind::ArgumentTooLong(longest));
     let sum = sum.max(template.expanded_bytes(around.split_item_bytes, around.axes_bytes).1);
     problems.check(sum <= COMMAND_BYTES_MAX, &field, || ProblemKind::CommandTooLong(sum));
+}
+
+fn stdin(stdin: Option<&Stdin>, around: &Surroundings<'_>, problems: &mut Collector) {
+    let field = format!("{}.stdin", around.field);
+    match stdin {
+        None => {}
+        Some(_) if around.reads_output => problems.add(field, ProblemKind::StdinOfReassemble),
+        Some(Stdin::File { length, .. }) => {
+            problems
+                .check(*length <= IMAGE_FILE_BYTES_MAX, &field, || ProblemKind::StdinFileTooLong(*length));
+        }
+        Some(Stdin::Template(text)) => match Template::parse(text, around.known) {
+            Ok(template) => {
+                let item = around.item_bytes.max(around.split_item_bytes);
+                let bytes = template.expanded_bytes(item, around.axes_bytes);
+                problems.check(bytes <= STDIN_BYTES_MAX, &field, || ProblemKind::StdinTooLong(bytes));
+            }
+            Err(error) => problems.add(field, error.into()),
+        },
+    }
 }
 
 fn env(env: &BTreeMap<String, String>, field: &str, problems: &mut Collector) {

@@ -1,9 +1,9 @@
 //! What is refused and with which words, and what tasks come out of a specification.
 
-use super::{CommandTemplate, check_item, command, item, task_count, validate};
+use super::{CommandTemplate, ProblemKind, STDIN_BYTES_MAX, check_item, command, item, task_count, validate};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Item, ItemSource, MatrixAxis, Network, Phase, ProjectSpec,
-    Reassemble, Resources, RetryOn, TaskSpec,
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network, Phase,
+    ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ fn task(command: &[&str]) -> TaskSpec {
         retry_on: RetryOn::ALL.to_vec(),
         resources: Resources::default(),
         network: Network::None,
+        isolation: Isolation::Sealed,
+        stdin: None,
         output_bytes_max: None,
     }
 }
@@ -306,4 +308,28 @@ proptest! {
         let command = command(&spec, Phase::Task, index, Some(&stored));
         prop_assert_eq!(command, ["a".to_owned(), text, format!("x{index}y")]);
     }
+}
+
+#[test]
+fn a_stdin_is_checked_and_made_from_the_item() {
+    let with = |text: &str| ProjectSpec {
+        task: TaskSpec { stdin: Some(Stdin::Template(text.to_owned())), ..task(&["cat"]) },
+        ..spec(ItemSource::List(1))
+    };
+    let spec = validate(with("{item}-{index}{{")).unwrap();
+    let template = CommandTemplate::new(&spec, Phase::Task);
+    let item = |bytes: usize| Item { text: "x".repeat(bytes), ..Item::default() };
+    let stdin = template.stdin(&spec, Phase::Task, 7, Some(&item(2)));
+    assert_eq!(stdin.as_deref(), Some("xx-7{"));
+    assert!(check_item(&template, 0, &item(STDIN_BYTES_MAX - 12)).is_ok());
+    let long = check_item(&template, 0, &item(STDIN_BYTES_MAX - 11)).unwrap_err();
+    assert_eq!(long.all()[0].kind, ProblemKind::StdinTooLong(STDIN_BYTES_MAX + 1));
+    let problem = |spec| validate(spec).unwrap_err().to_string();
+    assert!(problem(with("{itm}")).starts_with("task.stdin: unknown placeholder"));
+    let text = "x".repeat(STDIN_BYTES_MAX + 1);
+    assert!(problem(with(&text)).starts_with("task.stdin: the stdin may become 131073 bytes long"));
+    let file = Some(Stdin::File { sha256: [0; 32], length: 1 });
+    let own = TaskSpec { stdin: file, ..task(&["cat"]) };
+    let spec = ProjectSpec { reassemble: Reassemble::Command(own), ..with("") };
+    assert!(problem(spec).starts_with("reassemble.command.stdin: the stdin of a reassemble task"));
 }

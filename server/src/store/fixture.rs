@@ -2,9 +2,9 @@
 
 use super::Write;
 use crate::domain::{
-    AgentId, AttemptKey, BuiltIn, FailurePolicy, ImageSpec, ItemSource, Network, Outcome, Output, Phase,
-    ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn, SessionEpoch, TaskKey,
-    TaskSpec, Usage,
+    AgentId, AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, Network, Outcome, Output,
+    Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn, SessionEpoch,
+    TaskKey, TaskSpec, Usage,
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +22,8 @@ pub(crate) fn task_spec() -> TaskSpec {
         retry_on: RetryOn::ALL.to_vec(),
         resources: Resources { cpus_milli: Some(500), ..Resources::default() },
         network: Network::None,
+        isolation: Isolation::Sealed,
+        stdin: None,
         output_bytes_max: None,
     }
 }
@@ -67,7 +69,14 @@ pub(crate) fn report(attempt: AttemptKey, outcome: Outcome, stdout: &[u8]) -> Bo
     Box::new(Report {
         attempt,
         outcome,
-        usage: Usage { wall_micros: 1, user_micros: 2, system_micros: 3, peak_memory_bytes: 4 },
+        usage: Usage {
+            wall_micros: 1,
+            user_micros: 2,
+            system_micros: 3,
+            peak_memory_bytes: 4,
+            oom_kills: 5,
+            pids_refused: 6,
+        },
         stdout: Output::inline(Bytes::copy_from_slice(stdout)),
         stderr: Output::inline(Bytes::from_static(b"warning")),
     })

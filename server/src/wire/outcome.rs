@@ -17,6 +17,7 @@ pub fn outcome(outcome: pb::Outcome) -> Result<Outcome, WireError> {
         Kind::Signaled => Outcome::Signaled(code),
         Kind::TimedOut => Outcome::TimedOut,
         Kind::OutOfMemory => Outcome::OutOfMemory,
+        Kind::PidsLimit => Outcome::PidsLimit,
         Kind::CouldNotStart => Outcome::CouldNotStart(message),
         Kind::ImageUnavailable => Outcome::ImageUnavailable(message),
         Kind::OutputLimit => Outcome::OutputLimit,
@@ -35,6 +36,7 @@ pub fn outcome_to_proto(outcome: &Outcome) -> pb::Outcome {
         Outcome::Signaled(signal) => (Kind::Signaled, *signal, ""),
         Outcome::TimedOut => (Kind::TimedOut, 0, ""),
         Outcome::OutOfMemory => (Kind::OutOfMemory, 0, ""),
+        Outcome::PidsLimit => (Kind::PidsLimit, 0, ""),
         Outcome::CouldNotStart(why) => (Kind::CouldNotStart, 0, why.as_str()),
         Outcome::ImageUnavailable(why) => (Kind::ImageUnavailable, 0, why.as_str()),
         Outcome::OutputLimit => (Kind::OutputLimit, 0, ""),
@@ -48,13 +50,14 @@ pub fn outcome_to_proto(outcome: &Outcome) -> pb::Outcome {
 
 /// What an attempt used; nothing, if the agent did not measure.
 pub(super) fn usage(usage: Option<pb::Usage>) -> Usage {
-    let pb::Usage { wall_micros, user_micros, system_micros, peak_memory_bytes } = usage.unwrap_or_default();
-    Usage { wall_micros, user_micros, system_micros, peak_memory_bytes }
+    let pb::Usage { wall_micros, user_micros, system_micros, peak_memory_bytes, oom_kills, pids_refused } =
+        usage.unwrap_or_default();
+    Usage { wall_micros, user_micros, system_micros, peak_memory_bytes, oom_kills, pids_refused }
 }
 
 /// The same for the wire.
 #[must_use]
 pub(super) const fn usage_to_proto(usage: Usage) -> pb::Usage {
-    let Usage { wall_micros, user_micros, system_micros, peak_memory_bytes } = usage;
-    pb::Usage { wall_micros, user_micros, system_micros, peak_memory_bytes }
+    let Usage { wall_micros, user_micros, system_micros, peak_memory_bytes, oom_kills, pids_refused } = usage;
+    pb::Usage { wall_micros, user_micros, system_micros, peak_memory_bytes, oom_kills, pids_refused }
 }

@@ -24,6 +24,9 @@ const LABELS_MAX: usize = 64;
 /// Most attempts that an agent may run at a time.
 const SLOTS_MAX: u32 = 4096;
 
+/// Most attempts that an agent may hold at a time: its slots and its backlog.
+const ATTEMPTS_MAX: u32 = SLOTS_MAX + 1024;
+
 /// Longest reason for not being ready.
 const NOT_READY_BYTES_MAX: usize = 8 * 1024;
 
@@ -73,7 +76,7 @@ pub fn from_agent(message: pb::AgentMessage) -> Result<FromAgent, WireError> {
         Agent::Heartbeat(pb::Heartbeat {}) => FromAgent::Heartbeat,
         Agent::Credits(pb::Credits { attempts_max, not_ready }) => {
             // More would be claimed in one turn than an agent can hold.
-            let attempts_max = attempts_max.min(SLOTS_MAX);
+            let attempts_max = attempts_max.min(ATTEMPTS_MAX);
             FromAgent::Credits { attempts_max, not_ready: super::report::cut(not_ready, NOT_READY_BYTES_MAX) }
         }
         Agent::Reports(pb::Reports { reports }) => {
@@ -100,6 +103,7 @@ pub fn to_agent(message: ToAgent, heartbeat: Duration, lease: Duration) -> Optio
         }),
         ToAgent::Settled(attempts) => Coordinator::Settled(pb::Settled { attempts: keys(attempts) }),
         ToAgent::Cancel(attempts) => Coordinator::Cancel(pb::CancelAttempts { attempts: keys(attempts) }),
+        ToAgent::Recall(attempts) => Coordinator::Recall(pb::Recall { attempts: keys(attempts) }),
         ToAgent::Heartbeat => Coordinator::Heartbeat(pb::Heartbeat {}),
         ToAgent::Assign(_) => return None,
     })

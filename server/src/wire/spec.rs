@@ -2,8 +2,8 @@
 
 use super::error::{WireError, WireErrorKind, Within, known, nonzero, sha256, unspecified};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Item, ItemSource, MatrixAxis, Network, ProjectSpec,
-    Reassemble, Resources, RetryOn, TaskSpec,
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network,
+    ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
 };
 use pb::{image_spec::Image, item_source::Source, reassemble_spec::How};
 use piecework_proto::v1 as pb;
@@ -101,6 +101,11 @@ fn task(task: pb::TaskSpec) -> Result<TaskSpec, WireError> {
             pb::Network::Bridge => Network::Bridge,
         },
         output_bytes_max: nonzero(task.output_bytes_max),
+        isolation: match known("isolation", "Isolation", task.isolation)? {
+            pb::Isolation::Unspecified | pb::Isolation::Sealed => Isolation::Sealed,
+            pb::Isolation::Fresh => Isolation::Fresh,
+        },
+        stdin: task.stdin.map(stdin).transpose().within("stdin")?,
     })
 }
 
@@ -109,10 +114,15 @@ pub(super) fn task_to_proto(task: &TaskSpec) -> pb::TaskSpec {
         Network::None => pb::Network::None,
         Network::Bridge => pb::Network::Bridge,
     };
+    let isolation = match task.isolation {
+        Isolation::Sealed => pb::Isolation::Sealed,
+        Isolation::Fresh => pb::Isolation::Fresh,
+    };
     let retry_on = |on: &RetryOn| match on {
         RetryOn::Exit => pb::RetryOn::Exit.into(),
         RetryOn::Timeout => pb::RetryOn::Timeout.into(),
         RetryOn::Oom => pb::RetryOn::Oom.into(),
+        RetryOn::Pids => pb::RetryOn::Pids.into(),
     };
     pb::TaskSpec {
         command: task.command.clone(),
@@ -128,7 +138,28 @@ pub(super) fn task_to_proto(task: &TaskSpec) -> pb::TaskSpec {
         }),
         network: network.into(),
         output_bytes_max: task.output_bytes_max.unwrap_or_default(),
+        isolation: isolation.into(),
+        stdin: task.stdin.as_ref().map(stdin_to_proto),
     }
+}
+
+fn stdin(stdin: pb::Stdin) -> Result<Stdin, WireError> {
+    Ok(match stdin.source.ok_or_else(|| WireError::missing("source"))? {
+        pb::stdin::Source::Template(text) => Stdin::Template(text),
+        pb::stdin::Source::File(file) => {
+            Stdin::File { sha256: sha256("file.sha256", &file.sha256)?, length: file.length }
+        }
+    })
+}
+
+fn stdin_to_proto(stdin: &Stdin) -> pb::Stdin {
+    let source = match stdin {
+        Stdin::Template(text) => pb::stdin::Source::Template(text.clone()),
+        Stdin::File { sha256, length } => {
+            pb::stdin::Source::File(pb::StdinFile { sha256: sha256.to_vec(), length: *length })
+        }
+    };
+    pb::Stdin { source: Some(source) }
 }
 
 /// The path is that of a list's element, so the field itself has no name.
@@ -138,6 +169,7 @@ fn retry_on(value: i32) -> Result<RetryOn, WireError> {
         pb::RetryOn::Exit => Ok(RetryOn::Exit),
         pb::RetryOn::Timeout => Ok(RetryOn::Timeout),
         pb::RetryOn::Oom => Ok(RetryOn::Oom),
+        pb::RetryOn::Pids => Ok(RetryOn::Pids),
     }
 }
 

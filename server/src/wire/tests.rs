@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     coordinator::FromAgent,
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, ItemSource, MatrixAxis, Network, Outcome,
-        Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn, TaskKey,
-        TaskSpec, Usage,
+        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, MatrixAxis, Network,
+        Outcome, Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn,
+        Stdin, TaskKey, TaskSpec, Usage,
     },
 };
 use bytes::Bytes;
@@ -33,6 +33,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
         ".{0,9}".prop_map(Outcome::EngineLost),
         Just(Outcome::TimedOut),
         Just(Outcome::OutOfMemory),
+        Just(Outcome::PidsLimit),
         Just(Outcome::OutputLimit),
         Just(Outcome::LeaseLost),
         Just(Outcome::Cancelled),
@@ -48,10 +49,15 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
         option::of(".{1,9}"),
         option::of(1_u64..),
         any::<u32>(),
-        subsequence(RetryOn::ALL.to_vec(), 1..=3),
+        subsequence(RetryOn::ALL.to_vec(), 1..=4),
         resources,
         prop_oneof![Just(Network::None), Just(Network::Bridge)],
         option::of(1_u64..),
+        prop_oneof![Just(Isolation::Sealed), Just(Isolation::Fresh)],
+        option::of(prop_oneof![
+            ".{0,9}".prop_map(Stdin::Template),
+            any::<([u8; 32], u64)>().prop_map(|(sha256, length)| Stdin::File { sha256, length }),
+        ]),
     )
         .prop_map(
             |(
@@ -64,6 +70,8 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                 resources,
                 network,
                 output_bytes_max,
+                isolation,
+                stdin,
             )| {
                 TaskSpec {
                     command,
@@ -75,6 +83,8 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                     resources,
                     network,
                     output_bytes_max,
+                    isolation,
+                    stdin,
                 }
             },
         )
@@ -136,11 +146,18 @@ proptest! {
     fn reports_are_read(
         attempt in keys(),
         ended in outcomes(),
-        usage in any::<(u64, u64, u64, u64)>(),
+        usage in any::<(u64, u64, u64, u64, u32, u32)>(),
         stdout in vec(any::<u8>(), 0..100),
         stored in any::<(u64, [u8; 32])>(),
     ) {
-        let usage = Usage { wall_micros: usage.0, user_micros: usage.1, system_micros: usage.2, peak_memory_bytes: usage.3 };
+        let usage = Usage {
+            wall_micros: usage.0,
+            user_micros: usage.1,
+            system_micros: usage.2,
+            peak_memory_bytes: usage.3,
+            oom_kills: usage.4,
+            pids_refused: usage.5,
+        };
         let message = pb::Report {
             attempt: Some(attempt_key_to_proto(attempt)),
             outcome: Some(outcome_to_proto(&ended)),
@@ -256,6 +273,14 @@ fn broken_specifications_are_refused_with_the_path() {
     check_spec(|spec| spec.items = Some(pb::ItemSource { source: None }), "items.source: missing");
     check_spec(|spec| spec.task = None, "task: missing");
     check_spec(|spec| spec.task = Some(task(vec![1, 0])), "task.retry_on[1]: 0 is no value of RetryOn");
+    check_spec(
+        |spec| spec.task.as_mut().unwrap().stdin = Some(pb::Stdin { source: None }),
+        "task.stdin.source: missing",
+    );
+    check_spec(
+        |spec| spec.task.as_mut().unwrap().isolation = 9,
+        "task.isolation: 9 is no value of Isolation",
+    );
     check_spec(|spec| spec.task.as_mut().unwrap().network = -1, "task.network: -1 is no value of Network");
     check_spec(|spec| spec.on_failure = 9, "on_failure: 9 is no value of FailurePolicy");
     check_spec(

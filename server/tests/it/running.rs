@@ -2,7 +2,10 @@
 
 use crate::{
     agent::{Agent, hello, inline, report},
-    bench::{Bench, built_in, check_bad_field, check_refused, header, spec, task, within},
+    bench::{
+        Bench, blob, built_in, check_bad_field, check_refused, header, items, list_spec, sha256, spec, task,
+        within,
+    },
 };
 use piecework_proto::v1::{self as pb, item_source::Source, reassemble_spec::How, watch_event::Event};
 use tonic::{Code, Status, Streaming};
@@ -217,17 +220,8 @@ async fn a_project_with_split_and_reassemble_runs_through() {
     let last = agent.assigned(1).await.remove(0);
     let phases: Vec<_> = agent.run_specs.iter().map(|one| (one.phase(), one.has_input)).collect();
     assert_eq!(phases, [(pb::Phase::Split, false), (pb::Phase::Task, false), (pb::Phase::Reassemble, true)]);
-    let read = async |offset| {
-        let request = pb::ReadInputRequest { attempt: last.attempt, offset };
-        let mut chunks = within(bench.sessions().read_input(request)).await.unwrap().into_inner();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = within(chunks.message()).await.unwrap() {
-            bytes.extend_from_slice(&chunk.data);
-        }
-        bytes
-    };
-    assert_eq!(read(0).await, b"<a><b c><d>");
-    assert_eq!(read(5).await, b" c><d>");
+    assert_eq!(input(&bench, last.attempt, 0).await, b"<a><b c><d>");
+    assert_eq!(input(&bench, last.attempt, 5).await, b" c><d>");
     agent.report(report(last.attempt.unwrap(), 0, b">d<>c b<>a<")).await;
     agent.settled(1).await;
     let (bytes, end) = results(&bench, submitted.id, "").await;
@@ -246,14 +240,56 @@ async fn a_project_with_split_and_reassemble_runs_through() {
     );
 }
 
+async fn input(bench: &Bench, attempt: Option<pb::AttemptKey>, offset: u64) -> Vec<u8> {
+    let request = pb::ReadInputRequest { attempt, offset };
+    let mut chunks = within(bench.sessions().read_input(request)).await.unwrap().into_inner();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = within(chunks.message()).await.unwrap() {
+        bytes.extend_from_slice(&chunk.data);
+    }
+    bytes
+}
+
+fn with_stdin(source: pb::stdin::Source) -> pb::TaskSpec {
+    pb::TaskSpec { stdin: Some(pb::Stdin { source: Some(source) }), ..task(&["cat"]) }
+}
+
 #[tokio::test]
-async fn only_reassemble_tasks_have_input() {
+async fn a_stdin_from_the_item_is_assigned_and_can_be_read_again() {
     let bench = Bench::start().await;
-    bench.submit_good(spec(1)).await;
-    let mut agent = Agent::connect(&bench, hello("host"), 1).await;
-    let attempt = agent.assigned(1).await.remove(0).attempt;
-    let refused = within(bench.sessions().read_input(pb::ReadInputRequest { attempt, offset: 0 })).await;
-    check_bad_field(refused, "attempt.task.phase", "only reassemble tasks have input");
+    let stdin = pb::stdin::Source::Template("<{item}>{index}{{".to_owned());
+    let spec = pb::ProjectSpec { task: Some(with_stdin(stdin)), ..list_spec(2) };
+    bench.submit(vec![header("", spec), items(&["a", "b\n"])]).await.unwrap();
+    let mut agent = Agent::connect(&bench, hello("host"), 2).await;
+    let assigned = agent.assigned(2).await;
+    let stdins: Vec<&[u8]> = assigned.iter().map(|one| &one.stdin[..]).collect();
+    assert_eq!(stdins, [&b"<a>0{"[..], b"<b\n>1{"]);
+    assert!(!agent.run_specs[0].has_input);
+    for (one, expected) in assigned.iter().zip(stdins) {
+        assert_eq!(input(&bench, one.attempt, 0).await, expected);
+        assert_eq!(input(&bench, one.attempt, 3).await, expected[3..]);
+        assert_eq!(input(&bench, one.attempt, 99).await, b"");
+    }
+}
+
+#[tokio::test]
+async fn a_stdin_from_a_file_can_be_read_and_no_stdin_is_empty() {
+    let bench = Bench::start().await;
+    let contents = b"some words\n";
+    let file = pb::StdinFile { sha256: sha256(contents), length: contents.len() as u64 };
+    let stdin = with_stdin(pb::stdin::Source::File(file));
+    let spec = pb::ProjectSpec { task: Some(stdin), ..spec(1) };
+    let missing = bench.submit(vec![header("", spec.clone())]).await;
+    check_bad_field(missing, "task.stdin.file", "the contents of the stdin (SHA-256");
+    bench.submit(vec![header("", spec), blob(contents, contents, true)]).await.unwrap();
+    let mut agent = Agent::connect(&bench, hello("host"), 2).await;
+    let assigned = agent.assigned(1).await.remove(0);
+    assert!(assigned.stdin.is_empty());
+    assert_eq!(input(&bench, assigned.attempt, 0).await, contents);
+    assert_eq!(input(&bench, assigned.attempt, 5).await, b"words\n");
+    bench.submit_good(crate::bench::spec(1)).await;
+    let assigned = agent.assigned(1).await.remove(0);
+    assert_eq!(input(&bench, assigned.attempt, 0).await, b"");
 }
 
 #[tokio::test]

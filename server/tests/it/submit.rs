@@ -296,7 +296,7 @@ async fn bad_files_are_refused_with_their_paths() {
     let mixed = bench.submit(vec![two(), blob(b"bbb", b"b", false), blob(b"aaa", b"aaa", true)]).await;
     check_bad_field(mixed, "blob.sha256", "is not complete yet: send one after the other");
     let unknown = bench.submit(vec![two(), blob(b"ccc", b"ccc", true)]).await;
-    check_bad_field(unknown, "blob.sha256", "the image has no file with the SHA-256");
+    check_bad_field(unknown, "blob.sha256", "the project has no file with the SHA-256");
     assert!(bench.list().await.is_empty());
     check_refused(read_blob(&bench, sha256(b"bbb")).await, Code::NotFound, "not stored");
 }

@@ -2,20 +2,29 @@
 
 use super::{FRAME_BYTES_MAX, Frame, FrameError, Reader, Stream, Writer};
 
-/// What an init tells its agent.
+/// What an init tells its agent. Of two runs, everything about the earlier is told before anything about the later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The first frame of every connection.
     Hello {
         /// [`super::FRAME_VERSION`] of this init.
         version: u16,
-        /// What it is doing.
-        state: State,
+        /// How many runs it holds at the most: queued, running, and ended but not released.
+        runs_max: u16,
+        /// Those that it holds, in order.
+        held: Vec<Held>,
+        /// Why it takes no more runs; none if it does.
+        spent: Option<String>,
     },
-    /// The command was spawned.
-    Started,
+    /// The command of a run was spawned.
+    Started {
+        /// Which run.
+        run: u64,
+    },
     /// Some output.
     Output {
+        /// Of which run.
+        run: u64,
         /// On which stream.
         stream: Stream,
         /// Where `bytes` starts in it.
@@ -25,34 +34,55 @@ pub enum Event {
     },
     /// This many bytes of stdin were taken by the task, or thrown away because it reads no more.
     StdinWritten {
+        /// Of which run.
+        run: u64,
         /// How many since the last such frame.
         bytes: u64,
     },
-    /// The attempt ended, and all its output was sent before.
-    Exited(Exit),
+    /// A run ended, and all its output was sent before.
+    Exited {
+        /// Which run.
+        run: u64,
+        /// How.
+        exit: Exit,
+    },
+    /// Runs with this number or a higher one have not begun and never will. Answers [`super::Request::Recall`], and comes
+    /// unasked before [`Event::Spent`].
+    Recalled {
+        /// The lowest number that never begins.
+        from: u64,
+    },
+    /// The worker is not clean any more, and why: it takes no more runs. What it holds can still be told and released.
+    Spent(String),
     /// The last request can't be served, and why; the connection ends with this.
     Refused(String),
 }
 
-/// What an init is doing.
+/// One run that init holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing.
-    Idle,
-    /// Running an attempt.
+pub struct Held {
+    /// Its number.
+    pub run: u64,
+    /// Its attempt's name.
+    pub attempt: String,
+    /// Where it stands.
+    pub state: HeldState,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldState {
+    /// It waits for those before it.
+    Queued,
+    /// It is running.
     Running {
-        /// Its name.
-        attempt: String,
         /// How much stdin init has received for it.
         stdin_bytes: u64,
         /// How much of that is not written to the task yet, and will be credited over the new connection.
         stdin_waiting_bytes: u64,
     },
-    /// Keeping an attempt that ended.
-    Ended {
-        /// Its name.
-        attempt: String,
-    },
+    /// It ended, and was not released.
+    Ended,
 }
 
 /// How an attempt ended.
@@ -85,6 +115,8 @@ pub enum Outcome {
     OutputLimit,
     /// Killed on request.
     Cancelled,
+    /// It failed, after the kernel had refused it a process or thread for the limit on their number.
+    PidsLimit,
 }
 
 /// What an attempt used.
@@ -98,6 +130,10 @@ pub struct Usage {
     pub system_micros: u64,
     /// Largest resident set of any one process.
     pub peak_memory_bytes: u64,
+    /// How many of its processes the kernel killed for want of memory.
+    pub oom_kills: u32,
+    /// How many processes and threads the kernel refused it for the limit on their number.
+    pub pids_refused: u32,
 }
 
 const HELLO: u8 = 1;
@@ -106,31 +142,48 @@ const OUTPUT: u8 = 3;
 const STDIN_WRITTEN: u8 = 4;
 const EXITED: u8 = 5;
 const REFUSED: u8 = 6;
+const RECALLED: u8 = 7;
+const SPENT: u8 = 8;
 
 impl Frame for Event {
     fn length_max(tag: u8) -> Option<usize> {
-        (HELLO..=REFUSED).contains(&tag).then_some(FRAME_BYTES_MAX)
+        (HELLO..=SPENT).contains(&tag).then_some(FRAME_BYTES_MAX)
     }
 
     fn read(tag: u8, fields: &mut Reader<'_>) -> Result<Self, FrameError> {
         Ok(match tag {
-            HELLO => Self::Hello { version: fields.u16()?, state: read_state(fields)? },
-            STARTED => Self::Started,
-            OUTPUT => {
-                Self::Output { stream: fields.stream()?, offset: fields.u64()?, bytes: fields.bytes()? }
-            }
-            STDIN_WRITTEN => Self::StdinWritten { bytes: fields.u64()? },
-            EXITED => Self::Exited(Exit {
-                outcome: read_outcome(fields)?,
-                usage: Usage {
-                    wall_micros: fields.u64()?,
-                    user_micros: fields.u64()?,
-                    system_micros: fields.u64()?,
-                    peak_memory_bytes: fields.u64()?,
+            HELLO => Self::Hello {
+                version: fields.u16()?,
+                runs_max: fields.u16()?,
+                held: fields.list(read_held)?,
+                spent: fields.option(Reader::text)?,
+            },
+            STARTED => Self::Started { run: fields.u64()? },
+            OUTPUT => Self::Output {
+                run: fields.u64()?,
+                stream: fields.stream()?,
+                offset: fields.u64()?,
+                bytes: fields.bytes()?,
+            },
+            STDIN_WRITTEN => Self::StdinWritten { run: fields.u64()?, bytes: fields.u64()? },
+            EXITED => Self::Exited {
+                run: fields.u64()?,
+                exit: Exit {
+                    outcome: read_outcome(fields)?,
+                    usage: Usage {
+                        wall_micros: fields.u64()?,
+                        user_micros: fields.u64()?,
+                        system_micros: fields.u64()?,
+                        peak_memory_bytes: fields.u64()?,
+                        oom_kills: fields.u32()?,
+                        pids_refused: fields.u32()?,
+                    },
+                    stdout_length: fields.u64()?,
+                    stderr_length: fields.u64()?,
                 },
-                stdout_length: fields.u64()?,
-                stderr_length: fields.u64()?,
-            }),
+            },
+            RECALLED => Self::Recalled { from: fields.u64()? },
+            SPENT => Self::Spent(fields.text()?),
             REFUSED => Self::Refused(fields.text()?),
             _ => return Err(FrameError::UnknownTag(tag)),
         })
@@ -138,35 +191,56 @@ impl Frame for Event {
 
     fn write(&self, fields: &mut Writer<'_>) {
         match self {
-            Self::Hello { version, state } => {
+            Self::Hello { version, runs_max, held, spent } => {
                 fields.u8(HELLO);
                 fields.u16(*version);
-                write_state(fields, state);
+                fields.u16(*runs_max);
+                fields.list(held, write_held);
+                fields.option(spent.as_ref(), |fields, why| fields.text(why));
             }
-            Self::Started => fields.u8(STARTED),
-            Self::Output { stream, offset, bytes } => {
+            Self::Started { run } => {
+                fields.u8(STARTED);
+                fields.u64(*run);
+            }
+            Self::Output { run, stream, offset, bytes } => {
                 fields.u8(OUTPUT);
+                fields.u64(*run);
                 fields.stream(*stream);
                 fields.u64(*offset);
                 fields.bytes(bytes);
             }
-            Self::StdinWritten { bytes } => {
+            Self::StdinWritten { run, bytes } => {
                 fields.u8(STDIN_WRITTEN);
+                fields.u64(*run);
                 fields.u64(*bytes);
             }
-            Self::Exited(exit) => {
+            Self::Exited { run, exit } => {
                 fields.u8(EXITED);
+                fields.u64(*run);
                 write_outcome(fields, &exit.outcome);
-                for number in [
-                    exit.usage.wall_micros,
-                    exit.usage.user_micros,
-                    exit.usage.system_micros,
-                    exit.usage.peak_memory_bytes,
-                    exit.stdout_length,
-                    exit.stderr_length,
-                ] {
+                let Usage {
+                    wall_micros,
+                    user_micros,
+                    system_micros,
+                    peak_memory_bytes,
+                    oom_kills,
+                    pids_refused,
+                } = exit.usage;
+                for number in [wall_micros, user_micros, system_micros, peak_memory_bytes] {
                     fields.u64(number);
                 }
+                fields.u32(oom_kills);
+                fields.u32(pids_refused);
+                fields.u64(exit.stdout_length);
+                fields.u64(exit.stderr_length);
+            }
+            Self::Recalled { from } => {
+                fields.u8(RECALLED);
+                fields.u64(*from);
+            }
+            Self::Spent(why) => {
+                fields.u8(SPENT);
+                fields.text(why);
             }
             Self::Refused(why) => {
                 fields.u8(REFUSED);
@@ -176,32 +250,28 @@ impl Frame for Event {
     }
 }
 
-fn read_state(fields: &mut Reader<'_>) -> Result<State, FrameError> {
-    Ok(match fields.u8()? {
-        0 => State::Idle,
-        1 => State::Running {
-            attempt: fields.text()?,
-            stdin_bytes: fields.u64()?,
-            stdin_waiting_bytes: fields.u64()?,
-        },
-        2 => State::Ended { attempt: fields.text()? },
+fn read_held(fields: &mut Reader<'_>) -> Result<Held, FrameError> {
+    let (run, attempt) = (fields.u64()?, fields.text()?);
+    let state = match fields.u8()? {
+        0 => HeldState::Queued,
+        1 => HeldState::Running { stdin_bytes: fields.u64()?, stdin_waiting_bytes: fields.u64()? },
+        2 => HeldState::Ended,
         _ => return Err(FrameError::Value("state")),
-    })
+    };
+    Ok(Held { run, attempt, state })
 }
 
-fn write_state(fields: &mut Writer<'_>, state: &State) {
-    match state {
-        State::Idle => fields.u8(0),
-        State::Running { attempt, stdin_bytes, stdin_waiting_bytes } => {
+fn write_held(fields: &mut Writer<'_>, held: &Held) {
+    fields.u64(held.run);
+    fields.text(&held.attempt);
+    match held.state {
+        HeldState::Queued => fields.u8(0),
+        HeldState::Running { stdin_bytes, stdin_waiting_bytes } => {
             fields.u8(1);
-            fields.text(attempt);
-            fields.u64(*stdin_bytes);
-            fields.u64(*stdin_waiting_bytes);
+            fields.u64(stdin_bytes);
+            fields.u64(stdin_waiting_bytes);
         }
-        State::Ended { attempt } => {
-            fields.u8(2);
-            fields.text(attempt);
-        }
+        HeldState::Ended => fields.u8(2),
     }
 }
 
@@ -214,6 +284,7 @@ fn read_outcome(fields: &mut Reader<'_>) -> Result<Outcome, FrameError> {
         4 => Outcome::CouldNotStart(fields.text()?),
         5 => Outcome::OutputLimit,
         6 => Outcome::Cancelled,
+        7 => Outcome::PidsLimit,
         _ => return Err(FrameError::Value("outcome")),
     })
 }
@@ -236,5 +307,6 @@ fn write_outcome(fields: &mut Writer<'_>, outcome: &Outcome) {
         }
         Outcome::OutputLimit => fields.u8(5),
         Outcome::Cancelled => fields.u8(6),
+        Outcome::PidsLimit => fields.u8(7),
     }
 }

@@ -8,25 +8,34 @@
 //! The course of a connection:
 //!
 //! ```text
-//! init   Hello(state)
-//! agent  Run                     or, if the state is Running or Ended:  Resume(offsets)
-//! init   Started                 (not after Resume)
+//! init   Hello(held)
+//! agent  Recall Resume           if Hello names runs: first what has not begun is taken back
+//! agent  Run Run Run …           ahead of need, so that init goes from one to the next by itself
+//! init   Started                 of each run in its turn (not after Resume)
 //! init   Output …  StdinWritten …
 //! agent  Ack …  Stdin …  CloseStdin  Kill
-//! init   Exited                  after the last Output of both streams
-//! agent  Release                 init is idle again
+//! init   Exited                  after the last Output of both streams; then the next run begins
+//! agent  Release                 any number of ended runs at once
 //! ```
+//!
+//! init runs one attempt at a time, in the order in which they came. It begins one only while an agent is connected, so
+//! that an agent which comes back can take back what was queued and knows what has begun. Before it begins one, it
+//! writes the run's number to the file [`BEGUN`] beside its socket, which outlives the worker.
 
 mod event;
 mod primitives;
 mod request;
 
-pub use event::{Event, Exit, Outcome, State, Usage};
+pub use event::{Event, Exit, Held, HeldState, Outcome, Usage};
 pub use primitives::{Decoder, Frame, FrameError, Reader, Writer, decode};
-pub use request::{Request, Run};
+pub use request::{Offsets, Request, Run};
 
 /// The version of the frames; told in [`Event::Hello`]. An agent that was updated may meet an older init.
-pub const FRAME_VERSION: u16 = 1;
+pub const FRAME_VERSION: u16 = 2;
+
+/// The file beside the socket that says which run was begun last: its number, 8 bytes, little endian. Without the file,
+/// or while it is empty, none was.
+pub const BEGUN: &str = "begun";
 
 /// Longest [`Request::Run`]. The kernel takes at most 6 MiB of arguments and variables.
 pub const RUN_FRAME_BYTES_MAX: usize = 8 << 20;

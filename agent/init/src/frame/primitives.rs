@@ -151,6 +151,10 @@ impl<'a> Reader<'a> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
+    pub(super) fn u32(&mut self) -> Result<u32, FrameError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
     pub(super) fn i32(&mut self) -> Result<i32, FrameError> {
         Ok(i32::from_le_bytes(self.array()?))
     }
@@ -217,6 +221,10 @@ impl Writer<'_> {
     }
 
     pub(super) fn u16(&mut self, value: u16) {
+        self.out.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub(super) fn u32(&mut self, value: u32) {
         self.out.extend_from_slice(&value.to_le_bytes());
     }
 

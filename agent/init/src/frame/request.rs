@@ -11,38 +11,69 @@ use std::{
 /// What an agent asks of an init.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Start an attempt. Allowed when idle.
+    /// Run an attempt after those that init holds already. Its number is higher than that of any run before, and init
+    /// holds fewer than it said in [`super::Event::Hello`] that it takes.
     Run(Run),
-    /// Send what is still kept of the attempt, from these offsets on. Once for each connection that did not send `Run`.
-    Resume {
-        /// Where to go on in stdout.
-        stdout_offset: u64,
-        /// Where to go on in stderr.
-        stderr_offset: u64,
-    },
+    /// Send what is still kept of the runs that Hello named, from these offsets on. Once for each connection whose Hello
+    /// named any, before all else but `Recall`; a run that is not listed is sent from its first byte that is kept.
+    Resume(Vec<Offsets>),
     /// The agent keeps everything before the offset: init may forget it.
     Ack {
+        /// Of which run.
+        run: u64,
         /// Of which stream.
         stream: Stream,
         /// The offset.
         offset: u64,
     },
-    /// More stdin.
-    Stdin(Vec<u8>),
+    /// More stdin for the run that was begun last. It may follow its `Run` at once if all runs before were released.
+    Stdin {
+        /// Which run.
+        run: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// Stdin ends here.
-    CloseStdin,
-    /// SIGTERM to the process group, SIGKILL to everything after the grace.
+    CloseStdin {
+        /// Of which run.
+        run: u64,
+    },
+    /// SIGTERM to the run's process group, SIGKILL to everything after the grace. One that has not begun ends as
+    /// cancelled, in its turn, without having begun.
     Kill {
+        /// Which run.
+        run: u64,
         /// The grace.
         grace: Duration,
     },
-    /// The exit is kept by the agent: forget the attempt.
-    Release,
+    /// Forget all runs with this number or a higher one that have not begun; answered by [`super::Event::Recalled`].
+    Recall {
+        /// The first of them.
+        from: u64,
+    },
+    /// The endings of all runs up to this number are kept by the agent: forget them. Those that have not ended stay.
+    Release {
+        /// The last of them.
+        through: u64,
+    },
 }
 
-/// One attempt to start.
+/// Where to go on with one run's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// Which run.
+    pub run: u64,
+    /// In its stdout.
+    pub stdout: u64,
+    /// In its stderr.
+    pub stderr: u64,
+}
+
+/// One attempt to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
+    /// Its number, which rises from run to run within a worker, from 1.
+    pub number: u64,
     /// Names the attempt; init only repeats it.
     pub attempt: String,
     /// Program and arguments.
@@ -66,12 +97,13 @@ const STDIN: u8 = 4;
 const CLOSE_STDIN: u8 = 5;
 const KILL: u8 = 6;
 const RELEASE: u8 = 7;
+const RECALL: u8 = 8;
 
 impl Frame for Request {
     fn length_max(tag: u8) -> Option<usize> {
         match tag {
             RUN => Some(RUN_FRAME_BYTES_MAX),
-            RESUME | ACK | STDIN | CLOSE_STDIN | KILL | RELEASE => Some(FRAME_BYTES_MAX),
+            RESUME | ACK | STDIN | CLOSE_STDIN | KILL | RELEASE | RECALL => Some(FRAME_BYTES_MAX),
             _ => None,
         }
     }
@@ -79,6 +111,7 @@ impl Frame for Request {
     fn read(tag: u8, fields: &mut Reader<'_>) -> Result<Self, FrameError> {
         Ok(match tag {
             RUN => Self::Run(Run {
+                number: fields.u64()?,
                 attempt: fields.text()?,
                 command: fields.list(Reader::text)?,
                 env: fields.list(|pair| Ok((pair.text()?, pair.text()?)))?,
@@ -87,12 +120,15 @@ impl Frame for Request {
                 output_bytes_max: fields.u64()?,
                 has_stdin: fields.bool()?,
             }),
-            RESUME => Self::Resume { stdout_offset: fields.u64()?, stderr_offset: fields.u64()? },
-            ACK => Self::Ack { stream: fields.stream()?, offset: fields.u64()? },
-            STDIN => Self::Stdin(fields.bytes()?),
-            CLOSE_STDIN => Self::CloseStdin,
-            KILL => Self::Kill { grace: duration(fields)? },
-            RELEASE => Self::Release,
+            RESUME => Self::Resume(fields.list(|fields| {
+                Ok(Offsets { run: fields.u64()?, stdout: fields.u64()?, stderr: fields.u64()? })
+            })?),
+            ACK => Self::Ack { run: fields.u64()?, stream: fields.stream()?, offset: fields.u64()? },
+            STDIN => Self::Stdin { run: fields.u64()?, bytes: fields.bytes()? },
+            CLOSE_STDIN => Self::CloseStdin { run: fields.u64()? },
+            KILL => Self::Kill { run: fields.u64()?, grace: duration(fields)? },
+            RECALL => Self::Recall { from: fields.u64()? },
+            RELEASE => Self::Release { through: fields.u64()? },
             _ => return Err(FrameError::UnknownTag(tag)),
         })
     }
@@ -101,6 +137,7 @@ impl Frame for Request {
         match self {
             Self::Run(run) => {
                 fields.u8(RUN);
+                fields.u64(run.number);
                 fields.text(&run.attempt);
                 fields.list(&run.command, |fields, word| fields.text(word));
                 fields.list(&run.env, |fields, (name, value)| {
@@ -112,26 +149,42 @@ impl Frame for Request {
                 fields.u64(run.output_bytes_max);
                 fields.bool(run.has_stdin);
             }
-            Self::Resume { stdout_offset, stderr_offset } => {
+            Self::Resume(runs) => {
                 fields.u8(RESUME);
-                fields.u64(*stdout_offset);
-                fields.u64(*stderr_offset);
+                fields.list(runs, |fields, offsets| {
+                    fields.u64(offsets.run);
+                    fields.u64(offsets.stdout);
+                    fields.u64(offsets.stderr);
+                });
             }
-            Self::Ack { stream, offset } => {
+            Self::Ack { run, stream, offset } => {
                 fields.u8(ACK);
+                fields.u64(*run);
                 fields.stream(*stream);
                 fields.u64(*offset);
             }
-            Self::Stdin(bytes) => {
+            Self::Stdin { run, bytes } => {
                 fields.u8(STDIN);
+                fields.u64(*run);
                 fields.bytes(bytes);
             }
-            Self::CloseStdin => fields.u8(CLOSE_STDIN),
-            Self::Kill { grace } => {
+            Self::CloseStdin { run } => {
+                fields.u8(CLOSE_STDIN);
+                fields.u64(*run);
+            }
+            Self::Kill { run, grace } => {
                 fields.u8(KILL);
+                fields.u64(*run);
                 fields.u64(micros(*grace));
             }
-            Self::Release => fields.u8(RELEASE),
+            Self::Recall { from } => {
+                fields.u8(RECALL);
+                fields.u64(*from);
+            }
+            Self::Release { through } => {
+                fields.u8(RELEASE);
+                fields.u64(*through);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ fn stream() -> impl Strategy<Value = Stream> {
 
 fn run() -> impl Strategy<Value = Run> {
     (
+        any::<u64>(),
         ".{0,20}",
         vec(".{0,20}", 0..5),
         vec((".{0,8}", ".{0,20}"), 0..5),
@@ -18,7 +19,8 @@ fn run() -> impl Strategy<Value = Run> {
         any::<u64>(),
         any::<bool>(),
     )
-        .prop_map(|(attempt, command, env, workdir, timeout, output_bytes_max, has_stdin)| Run {
+        .prop_map(|(number, attempt, command, env, workdir, timeout, output_bytes_max, has_stdin)| Run {
+            number,
             attempt,
             command,
             env,
@@ -32,13 +34,21 @@ fn run() -> impl Strategy<Value = Run> {
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         run().prop_map(Request::Run),
+        vec(any::<(u64, u64, u64)>(), 0..5).prop_map(|runs| {
+            let offsets = |(run, stdout, stderr)| Offsets { run, stdout, stderr };
+            Request::Resume(runs.into_iter().map(offsets).collect())
+        }),
+        (any::<u64>(), stream(), any::<u64>()).prop_map(|(run, stream, offset)| Request::Ack {
+            run,
+            stream,
+            offset
+        }),
+        (any::<u64>(), vec(any::<u8>(), 0..300)).prop_map(|(run, bytes)| Request::Stdin { run, bytes }),
+        any::<u64>().prop_map(|run| Request::CloseStdin { run }),
         any::<(u64, u64)>()
-            .prop_map(|(stdout_offset, stderr_offset)| Request::Resume { stdout_offset, stderr_offset }),
-        (stream(), any::<u64>()).prop_map(|(stream, offset)| Request::Ack { stream, offset }),
-        vec(any::<u8>(), 0..300).prop_map(Request::Stdin),
-        Just(Request::CloseStdin),
-        any::<u64>().prop_map(|micros| Request::Kill { grace: Duration::from_micros(micros) }),
-        Just(Request::Release),
+            .prop_map(|(run, micros)| Request::Kill { run, grace: Duration::from_micros(micros) }),
+        any::<u64>().prop_map(|from| Request::Recall { from }),
+        any::<u64>().prop_map(|through| Request::Release { through }),
     ]
 }
 
@@ -51,34 +61,42 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         ".{0,40}".prop_map(Outcome::CouldNotStart),
         Just(Outcome::OutputLimit),
         Just(Outcome::Cancelled),
+        Just(Outcome::PidsLimit),
     ]
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let state = prop_oneof![
-        Just(State::Idle),
-        (".{0,20}", any::<u64>(), any::<u64>()).prop_map(|(attempt, stdin_bytes, stdin_waiting_bytes)| {
-            State::Running { attempt, stdin_bytes, stdin_waiting_bytes }
+        Just(HeldState::Queued),
+        any::<(u64, u64)>().prop_map(|(stdin_bytes, stdin_waiting_bytes)| HeldState::Running {
+            stdin_bytes,
+            stdin_waiting_bytes
         }),
-        ".{0,20}".prop_map(|attempt| State::Ended { attempt }),
+        Just(HeldState::Ended),
     ];
+    let held =
+        (any::<u64>(), ".{0,20}", state).prop_map(|(run, attempt, state)| Held { run, attempt, state });
     prop_oneof![
-        (any::<u16>(), state).prop_map(|(version, state)| Event::Hello { version, state }),
-        Just(Event::Started),
-        (stream(), any::<u64>(), vec(any::<u8>(), 0..300))
-            .prop_map(|(stream, offset, bytes)| Event::Output { stream, offset, bytes }),
-        any::<u64>().prop_map(|bytes| Event::StdinWritten { bytes }),
-        (outcome(), any::<[u64; 6]>()).prop_map(|(outcome, numbers)| Event::Exited(Exit {
-            outcome,
-            usage: Usage {
+        (any::<u16>(), any::<u16>(), vec(held, 0..5), option::of(".{0,20}"))
+            .prop_map(|(version, runs_max, held, spent)| Event::Hello { version, runs_max, held, spent }),
+        any::<u64>().prop_map(|run| Event::Started { run }),
+        (any::<u64>(), stream(), any::<u64>(), vec(any::<u8>(), 0..300))
+            .prop_map(|(run, stream, offset, bytes)| Event::Output { run, stream, offset, bytes }),
+        any::<(u64, u64)>().prop_map(|(run, bytes)| Event::StdinWritten { run, bytes }),
+        (outcome(), any::<[u64; 7]>(), any::<[u32; 2]>()).prop_map(|(outcome, numbers, counts)| {
+            let usage = Usage {
                 wall_micros: numbers[0],
                 user_micros: numbers[1],
                 system_micros: numbers[2],
                 peak_memory_bytes: numbers[3],
-            },
-            stdout_length: numbers[4],
-            stderr_length: numbers[5],
-        })),
+                oom_kills: counts[0],
+                pids_refused: counts[1],
+            };
+            let exit = Exit { outcome, usage, stdout_length: numbers[4], stderr_length: numbers[5] };
+            Event::Exited { run: numbers[6], exit }
+        }),
+        any::<u64>().prop_map(|from| Event::Recalled { from }),
+        ".{0,40}".prop_map(Event::Spent),
         ".{0,40}".prop_map(Event::Refused),
     ]
 }
@@ -157,15 +175,19 @@ fn a_frame_that_is_too_long_is_refused_before_it_is_there() {
 fn fields_must_fit_the_length_exactly() {
     check_refused(&[2, 0, 0, 0, 7, 0], FrameError::Length);
     check_refused(&[3, 0, 0, 0, 6, 0, 0], FrameError::Length);
-    check_refused(&[10, 0, 0, 0, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0], FrameError::Value("stream"));
+    let ack_of_a_third_stream = [18, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+    check_refused(&ack_of_a_third_stream, FrameError::Value("stream"));
     // A list that claims four billion words.
-    check_refused(&[9, 0, 0, 0, 1, 0, 0, 0, 0, 255, 255, 255, 255], FrameError::Length);
+    check_refused(
+        &[17, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255],
+        FrameError::Length,
+    );
 }
 
 #[test]
 fn a_frame_that_would_be_too_long_is_not_made() {
     let mut out = vec![1, 2, 3];
-    let error = Request::Stdin(vec![0; FRAME_BYTES_MAX]).encode(&mut out).unwrap_err();
+    let error = Request::Stdin { run: 1, bytes: vec![0; FRAME_BYTES_MAX] }.encode(&mut out).unwrap_err();
     assert!(matches!(error, FrameError::TooLong { tag: 4, max: FRAME_BYTES_MAX, .. }), "{error}");
     assert_eq!(out, [1, 2, 3]);
 }

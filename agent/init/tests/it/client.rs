@@ -1,7 +1,7 @@
 //! An init as a child of the test, and an agent's end of a connection to it.
 
 use piecework_init::frame::{
-    Decoder, Event, Exit, FRAME_VERSION, Frame, Outcome, Request, Run, State, Stream,
+    Decoder, Event, Exit, FRAME_VERSION, Frame, Held, HeldState, Offsets, Outcome, Request, Run, Stream,
 };
 use std::{
     io::{Read, Write},
@@ -42,11 +42,23 @@ impl Init {
         connect(&self.dir.path().join("init.sock"))
     }
 
-    /// Connects, and expects init to be idle.
+    /// Connects, and expects init to hold nothing.
     pub(crate) fn idle(&self) -> Link {
         let mut link = self.connect();
-        assert_eq!(link.hello(), State::Idle);
+        assert_eq!(link.hello(), []);
         link
+    }
+
+    /// Connects until the only run that is held has ended.
+    pub(crate) fn ended(&self) -> Link {
+        loop {
+            let mut link = self.connect();
+            match link.hello().as_slice() {
+                [Held { state: HeldState::Ended, .. }] => return link,
+                [_] => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }
 
@@ -73,13 +85,22 @@ pub(crate) fn connect(socket: &Path) -> Link {
     wait_until("the socket", || socket.exists());
     let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_SECS))).unwrap();
-    Link { stream, decoder: Decoder::default(), output: [Vec::new(), Vec::new()], started: false, credit: 0 }
+    Link {
+        stream,
+        decoder: Decoder::default(),
+        number: 0,
+        output: [Vec::new(), Vec::new()],
+        started: false,
+        credit: 0,
+    }
 }
 
-/// An agent's end.
+/// An agent's end, which follows one run at a time.
 pub(crate) struct Link {
     pub(crate) stream: UnixStream,
     decoder: Decoder,
+    /// The run that was sent last.
+    pub(crate) number: u64,
     pub(crate) output: [Vec<u8>; 2],
     pub(crate) started: bool,
     pub(crate) credit: u64,
@@ -108,27 +129,44 @@ impl Link {
         }
     }
 
-    pub(crate) fn hello(&mut self) -> State {
+    /// What init holds.
+    pub(crate) fn hello(&mut self) -> Vec<Held> {
         match self.event() {
-            Some(Event::Hello { version: FRAME_VERSION, state }) => state,
+            Some(Event::Hello { version: FRAME_VERSION, held, spent: None, .. }) => {
+                self.number = held.last().map_or(self.number, |held| held.run);
+                held
+            }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Goes on with the run that was sent last, of which this much of stdout is there.
+    pub(crate) fn resume(&mut self, stdout: u64) {
+        self.send(&Request::Resume(vec![Offsets { run: self.number, stdout, stderr: 0 }]));
+    }
+
+    pub(crate) fn kill(&mut self, grace: Duration) {
+        self.send(&Request::Kill { run: self.number, grace });
+    }
+
+    pub(crate) fn stdin(&mut self, bytes: Vec<u8>) {
+        self.send(&Request::Stdin { run: self.number, bytes });
     }
 
     /// Takes one event in, acknowledging output; returns the exit if it is that.
     pub(crate) fn step(&mut self) -> Option<Exit> {
         match self.event().expect("init closed the connection") {
-            Event::Started => self.started = true,
-            Event::Output { stream, offset, bytes } => {
+            Event::Started { run } if run == self.number => self.started = true,
+            Event::Output { run, stream, offset, bytes } if run == self.number => {
                 let kept = &mut self.output[stream.index()];
                 assert_eq!(offset, kept.len() as u64, "output follows without gaps");
                 assert!(!bytes.is_empty());
                 kept.extend_from_slice(&bytes);
                 let offset = kept.len() as u64;
-                self.send(&Request::Ack { stream, offset });
+                self.send(&Request::Ack { run, stream, offset });
             }
-            Event::StdinWritten { bytes } => self.credit += bytes,
-            Event::Exited(exit) => {
+            Event::StdinWritten { run, bytes } if run == self.number => self.credit += bytes,
+            Event::Exited { run, exit } if run == self.number => {
                 assert_eq!(exit.stdout_length, self.output[0].len() as u64);
                 assert_eq!(exit.stderr_length, self.output[1].len() as u64);
                 return Some(exit);
@@ -142,7 +180,7 @@ impl Link {
     pub(crate) fn finish(&mut self) -> Exit {
         loop {
             if let Some(exit) = self.step() {
-                self.send(&Request::Release);
+                self.send(&Request::Release { through: self.number });
                 return exit;
             }
         }
@@ -155,8 +193,12 @@ impl Link {
         }
     }
 
+    /// Sends a run with the next number; the one that is followed from here on.
     pub(crate) fn run(&mut self, run: Run) {
-        self.send(&Request::Run(run));
+        self.number += 1;
+        self.output = [Vec::new(), Vec::new()];
+        self.started = false;
+        self.send(&Request::Run(Run { number: self.number, ..run }));
     }
 
     pub(crate) fn stdout(&self) -> String {

@@ -5,7 +5,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use piecework_init::frame::{Outcome, Request, State};
+use piecework_init::frame::Outcome;
 use std::{
     fs,
     path::Path,
@@ -32,7 +32,7 @@ fn isolation_works() -> bool {
 
 fn idle(dir: &Path) -> Link {
     let mut link = connect(&dir.join("init.sock"));
-    assert_eq!(link.hello(), State::Idle);
+    assert_eq!(link.hello(), []);
     link
 }
 
@@ -82,9 +82,8 @@ fn in_a_pid_namespace_attempts_end_as_elsewhere() {
     let mut link = idle(dir.path());
     link.run(shell("setsid sleep 600 & (sleep 600 &); ls -d /proc/[0-9]* | wc -l; exit 4"));
     assert_eq!(link.finish().outcome, Outcome::Exited(4));
-    let mut link = idle(dir.path());
     link.run(command(&["sleep", "600"]));
-    link.send(&Request::Kill { grace: std::time::Duration::from_secs(20) });
+    link.kill(std::time::Duration::from_secs(20));
     assert_eq!(link.finish().outcome, Outcome::Cancelled);
     kill(daemon, Signal::SIGKILL).unwrap();
 }

@@ -4,6 +4,9 @@
 
 mod client;
 mod endings;
+mod fuzz;
 mod hostile;
 mod lasting;
 mod output;
+mod queue;
+mod sealed;

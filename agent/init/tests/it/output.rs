@@ -2,7 +2,8 @@
 
 use crate::client::{Init, check_outcome, run, shell, wait_until};
 use piecework_init::frame::{
-    CHUNK_BYTES_MAX, Event, Outcome, Request, Run, STDIN_BYTES_MAX, State, Stream, UNACKED_BYTES_MAX,
+    CHUNK_BYTES_MAX, Event, Held, HeldState, Outcome, Request, Run, STDIN_BYTES_MAX, Stream,
+    UNACKED_BYTES_MAX,
 };
 use std::{fs, time::Duration};
 
@@ -45,7 +46,7 @@ fn without_acknowledgement_the_task_is_held_and_nothing_is_lost() {
     });
     assert!((8..15).contains(&progress()), "{}", progress());
     // Another stream, and the agent's requests, are served meanwhile.
-    link.send(&Request::Ack { stream: Stream::Stdout, offset: UNACKED_BYTES_MAX as u64 });
+    link.send(&Request::Ack { run: 1, stream: Stream::Stdout, offset: UNACKED_BYTES_MAX as u64 });
     link.output[0] = vec![0; UNACKED_BYTES_MAX];
     let exit = link.finish();
     assert_eq!((exit.outcome, exit.stdout_length), (Outcome::Exited(0), 10_000_000));
@@ -62,7 +63,7 @@ fn one_stream_s_back_pressure_does_not_hold_the_other() {
             stderr.extend(bytes);
         }
     }
-    link.send(&Request::Kill { grace: Duration::ZERO });
+    link.kill(Duration::ZERO);
 }
 
 #[test]
@@ -78,23 +79,22 @@ fn a_new_connection_goes_on_where_the_last_one_stopped() {
         let mut taken = 0;
         while taken < 40 * CHUNK_BYTES_MAX {
             match link.event().unwrap() {
-                Event::Output { stream: Stream::Stdout, offset, bytes } => {
+                Event::Output { stream: Stream::Stdout, offset, bytes, .. } => {
                     assert_eq!(offset, all.len() as u64);
                     taken += bytes.len();
                     all.extend(bytes);
                     // Acknowledged late: init keeps some that the agent has.
                     let offset = all.len().saturating_sub(100_000) as u64;
-                    link.send(&Request::Ack { stream: Stream::Stdout, offset });
+                    link.send(&Request::Ack { run: 1, stream: Stream::Stdout, offset });
                 }
-                Event::Exited(exit) => break 'all exit,
-                Event::Started => {}
+                Event::Exited { exit, .. } => break 'all exit,
+                Event::Started { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
         link = init.connect();
-        let state = link.hello();
-        assert!(!matches!(state, State::Idle), "{state:?}");
-        link.send(&Request::Resume { stdout_offset: all.len() as u64, stderr_offset: 0 });
+        assert_eq!(link.hello().len(), 1);
+        link.resume(all.len() as u64);
     };
     assert!(connections >= 3, "{connections}");
     assert!(all == sequence(1_000_000));
@@ -108,23 +108,21 @@ fn an_exit_is_kept_until_it_is_released() {
     link.run(shell("echo kept; echo too >&2; exit 7"));
     drop(link);
     for _ in 0..3 {
-        let mut link = init.connect();
-        let mut state = link.hello();
-        while !matches!(state, State::Ended { .. }) {
-            link = init.connect();
-            state = link.hello();
-        }
-        assert_eq!(state, State::Ended { attempt: "1-task-0-1".into() });
-        link.send(&Request::Resume { stdout_offset: 2, stderr_offset: 0 });
+        let mut link = init.ended();
+        link.resume(2);
         let events: Vec<_> = (0..3).map(|_| link.event().unwrap()).collect();
-        let output = |stream, offset, bytes: &[u8]| Event::Output { stream, offset, bytes: bytes.to_vec() };
+        let output =
+            |stream, offset, bytes: &[u8]| Event::Output { run: 1, stream, offset, bytes: bytes.to_vec() };
         assert_eq!(events[..2], [output(Stream::Stdout, 2, b"pt\n"), output(Stream::Stderr, 0, b"too\n")]);
-        assert!(matches!(&events[2], Event::Exited(exit) if exit.outcome == Outcome::Exited(7)));
+        assert!(
+            matches!(&events[2], Event::Exited { run: 1, exit } if exit.outcome == Outcome::Exited(7)),
+            "{events:?}"
+        );
     }
     let mut link = init.connect();
     link.hello();
-    link.send(&Request::Release);
-    assert_eq!(init.connect().hello(), State::Idle);
+    link.send(&Request::Release { through: 1 });
+    init.idle();
 }
 
 #[test]
@@ -134,11 +132,11 @@ fn a_newer_connection_replaces_the_older() {
     first.run(shell("echo one; exec sleep 600"));
     first.read_until("one");
     let mut second = init.connect();
-    assert!(matches!(second.hello(), State::Running { .. }));
+    assert!(matches!(second.hello()[..], [Held { state: HeldState::Running { .. }, .. }]));
     assert_eq!(first.event(), None);
     second.output[0] = b"one\n".to_vec();
-    second.send(&Request::Resume { stdout_offset: 4, stderr_offset: 0 });
-    second.send(&Request::Kill { grace: Duration::from_secs(5) });
+    second.resume(4);
+    second.kill(Duration::from_secs(5));
     assert_eq!(second.finish().outcome, Outcome::Cancelled);
 }
 
@@ -154,10 +152,10 @@ fn stdin_reaches_the_task_and_is_credited() {
         while sent < total && sent - link.credit + CHUNK_BYTES_MAX as u64 <= STDIN_BYTES_MAX as u64 {
             let count = (total - sent).min(CHUNK_BYTES_MAX as u64);
             let bytes = (sent..sent + count).map(|at| (at % 251) as u8).collect();
-            link.send(&Request::Stdin(bytes));
+            link.stdin(bytes);
             sent += count;
             if sent == total {
-                link.send(&Request::CloseStdin);
+                link.send(&Request::CloseStdin { run: 1 });
             }
         }
         exit = link.step();
@@ -172,16 +170,16 @@ fn stdin_goes_on_after_a_lost_connection() {
     let init = Init::start(&[]);
     let mut link = init.idle();
     link.run(Run { has_stdin: true, ..shell("read first; echo $first; cat > /dev/null; echo done") });
-    link.send(&Request::Stdin(b"line\n".to_vec()));
-    link.send(&Request::Stdin(vec![b'x'; 60_000]));
+    link.stdin(b"line\n".to_vec());
+    link.stdin(vec![b'x'; 60_000]);
     link.read_until("line");
     let mut link = init.connect();
-    let State::Running { stdin_bytes, stdin_waiting_bytes, .. } = link.hello() else { panic!() };
+    let HeldState::Running { stdin_bytes, stdin_waiting_bytes } = link.hello()[0].state else { panic!() };
     assert_eq!(stdin_bytes, 60_005);
     assert!(stdin_waiting_bytes <= 60_000);
     link.output[0] = b"line\n".to_vec();
-    link.send(&Request::Resume { stdout_offset: 5, stderr_offset: 0 });
-    link.send(&Request::CloseStdin);
+    link.resume(5);
+    link.send(&Request::CloseStdin { run: 1 });
     assert_eq!(link.finish().outcome, Outcome::Exited(0));
     assert_eq!((link.stdout().as_str(), link.credit), ("line\ndone\n", stdin_waiting_bytes));
 }
@@ -198,12 +196,12 @@ fn a_task_that_does_not_read_its_stdin_ends_all_the_same() {
     let mut link = init.idle();
     link.run(Run { has_stdin: true, ..shell("exec <&-; echo closed; exec sleep 600") });
     for _ in 0..8 {
-        link.send(&Request::Stdin(vec![0; CHUNK_BYTES_MAX]));
+        link.stdin(vec![0; CHUNK_BYTES_MAX]);
     }
     while link.credit < 8 * CHUNK_BYTES_MAX as u64 {
         assert_eq!(link.step(), None);
     }
-    link.send(&Request::Kill { grace: Duration::ZERO });
+    link.kill(Duration::ZERO);
     assert_eq!(link.finish().outcome, Outcome::Cancelled);
 }
 

@@ -1,16 +1,45 @@
 //! What a worker's container is made of: nothing that is not needed.
 
-use super::{AGENT_LABEL, PROJECT_LABEL, WORKER_LABEL};
-use crate::runtime::{WorkerSpec, place};
+use super::{AGENT_LABEL, WORKER_LABEL};
+use crate::{
+    domain::Isolation,
+    runtime::{WorkerShape, WorkerSpec, place},
+};
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType};
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
 
 /// Where init and its socket are in the container.
 const INIT: &str = "/.piecework/init";
 const SOCKET_DIR: &str = "/.piecework/socket";
 
-/// Whom tasks run as.
+/// Whom tasks run as in a sealed worker.
 const TASK_USER: &str = "65532:65532";
+
+/// What init needs there: to change a task's user, and to kill it.
+const SEALED_CAPABILITIES: [&str; 3] = ["SETUID", "SETGID", "KILL"];
+
+/// What tasks, and init with them, may do as uid 0 in a fresh one.
+const FRESH_CAPABILITIES: [&str; 9] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// The writable places of a sealed worker, beside the volumes of its image. The first is where tasks start if nobody says
+/// otherwise, and gets the largest share.
+const WRITABLE: [&str; 3] = ["/tmp", "/var/tmp", "/run"];
+
+/// Places that are no use, or not allowed, to mount something over.
+const NOT_MOUNTED: [&str; 5] = ["/", "/proc", "/sys", "/dev", "/.piecework"];
 
 /// Less than this, the engine does not accept, or no process starts in.
 const MEMORY_BYTES_MIN: u64 = 8 << 20;
@@ -24,68 +53,99 @@ const PIDS_DEFAULT: u32 = 4096;
 /// One more process: init.
 const INIT_PIDS: u32 = 1;
 
-/// `/tmp` and `/dev/shm` of a task that names no memory limit.
-const TMP_BYTES_DEFAULT: u64 = 512 << 20;
+/// All writable places together, in a worker that has no memory limit.
+const WRITABLE_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// The largest `/dev/shm`.
 const SHM_BYTES_MAX: u64 = 64 << 20;
 
+/// The files of the host that every container gets.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// The program.
+    pub(super) init: PathBuf,
+    /// What `/etc/hosts` is.
+    pub(super) hosts: PathBuf,
+}
+
 /// The container of one worker.
-pub(super) fn body(spec: &WorkerSpec, agent_id: &str, init: &Path, socket_dir: &Path) -> ContainerCreateBody {
-    let run = &spec.run;
-    let labels = [
-        (AGENT_LABEL, agent_id.to_owned()),
-        (WORKER_LABEL, spec.id.0.clone()),
-        (PROJECT_LABEL, run.project_name.clone()),
-    ];
+pub(super) fn body(spec: &WorkerSpec, agent_id: &str, files: &Files, socket_dir: &Path) -> ContainerCreateBody {
+    let shape = &*spec.shape;
+    let labels = [(AGENT_LABEL, agent_id.to_owned()), (WORKER_LABEL, spec.id.0.clone())];
     let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let socket = format!("{SOCKET_DIR}/{}", place::SOCKET);
+    let mut cmd = vec!["--socket", &socket];
+    if shape.isolation == Isolation::Sealed {
+        cmd.extend(["--task-user", TASK_USER, "--workdir", WRITABLE[0]]);
+    }
     ContainerCreateBody {
-        image: Some(spec.image.handle.clone()),
+        image: Some(shape.image.handle.clone()),
         labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
         hostname: Some("worker".into()),
         user: Some("0:0".into()),
         working_dir: Some("/".into()),
         entrypoint: words(&[INIT]),
-        cmd: words(&["--socket", &format!("{SOCKET_DIR}/{}", place::SOCKET), "--task-user", TASK_USER]),
+        cmd: words(&cmd),
         // The image's own check would run in the middle of a task.
         healthcheck: Some(HealthConfig { test: words(&["NONE"]), ..HealthConfig::default() }),
-        host_config: Some(host_config(spec, init, socket_dir)),
+        // With the network disabled, rather than `none`, there is the same loopback, and the engine need not start one
+        // more copy of itself to set it up: that is 40 % of the cost of a container.
+        network_disabled: Some(!shape.network),
+        host_config: Some(host_config(shape, files, socket_dir)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &WorkerSpec, init: &Path, socket_dir: &Path) -> HostConfig {
-    let run = &spec.run;
-    let memory = run.memory_bytes.map(|bytes| bytes.max(MEMORY_BYTES_MIN));
-    // Both together stay below the memory limit: a task that fills them sees a full disk, and is not killed.
-    let tmp_bytes = memory.map_or(TMP_BYTES_DEFAULT, |bytes| bytes / 2);
-    let shm_bytes = memory.map_or(SHM_BYTES_MAX, |bytes| (bytes / 4).min(SHM_BYTES_MAX));
-    let mut capabilities = vec!["SETUID".to_owned(), "SETGID".into(), "KILL".into()];
+fn host_config(shape: &WorkerShape, files: &Files, socket_dir: &Path) -> HostConfig {
+    let memory = shape.memory_bytes.map(|bytes| bytes.max(MEMORY_BYTES_MIN));
+    let sealed = shape.isolation == Isolation::Sealed;
+    // All writable places together stay below the memory limit: a task that fills them sees a full disk, and is not killed.
+    let writable_bytes = memory.map_or(WRITABLE_BYTES_DEFAULT, |bytes| bytes / 4 * 3);
+    let shm_bytes = (writable_bytes / 4).min(SHM_BYTES_MAX);
+    let capabilities = if sealed { SEALED_CAPABILITIES.as_slice() } else { &FRESH_CAPABILITIES };
+    let mut capabilities: BTreeSet<_> = capabilities.iter().map(ToString::to_string).collect();
     // The socket's directory is the agent's. If the agent is not root, then init can't write there by right, and gives
     // this up as soon as it listens.
     if !nix::unistd::geteuid().is_root() {
-        capabilities.push("DAC_OVERRIDE".into());
+        capabilities.insert("DAC_OVERRIDE".into());
+    }
+    let mut mounts = vec![mount(&files.init, INIT, true), mount(socket_dir, SOCKET_DIR, false)];
+    if !shape.network {
+        mounts.push(mount(&files.hosts, "/etc/hosts", true));
     }
     HostConfig {
-        mounts: Some(vec![mount(init, INIT, true), mount(socket_dir, SOCKET_DIR, false)]),
-        readonly_rootfs: Some(true),
-        tmpfs: Some(HashMap::from([(
-            "/tmp".to_owned(),
-            format!("rw,exec,nosuid,nodev,mode=1777,size={tmp_bytes}"),
-        )])),
+        mounts: Some(mounts),
+        readonly_rootfs: Some(sealed),
+        tmpfs: sealed.then(|| tmpfs(shape, writable_bytes - shm_bytes)),
         shm_size: Some(signed(shm_bytes)),
         ipc_mode: Some("private".into()),
-        network_mode: Some(if run.network { "bridge" } else { "none" }.into()),
+        network_mode: Some(if shape.network { "bridge" } else { "none" }.into()),
         cap_drop: Some(vec!["ALL".into()]),
-        cap_add: Some(capabilities),
+        cap_add: Some(capabilities.into_iter().collect()),
         security_opt: Some(vec!["no-new-privileges".into()]),
         memory: memory.map(signed),
         // As much as memory: no swap.
         memory_swap: memory.map(signed),
-        nano_cpus: run.cpus_milli.map(|milli| i64::from(milli.max(CPUS_MILLI_MIN)) * 1_000_000),
-        pids_limit: Some(i64::from(run.pids_max.unwrap_or(PIDS_DEFAULT).saturating_add(INIT_PIDS))),
+        nano_cpus: shape.cpus_milli.map(|milli| i64::from(milli.max(CPUS_MILLI_MIN)) * 1_000_000),
+        pids_limit: Some(i64::from(shape.pids_max.unwrap_or(PIDS_DEFAULT).saturating_add(INIT_PIDS))),
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
         init: Some(false),
         ..HostConfig::default()
     }
+}
+
+/// An empty file system in memory over each writable place: half of the room for the first, equal shares for the others.
+fn tmpfs(shape: &WorkerShape, bytes: u64) -> HashMap<String, String> {
+    let volumes = shape.image.volumes.iter().filter(|volume| {
+        volume.is_absolute() && NOT_MOUNTED.iter().all(|other| **volume != *Path::new(other)) && !volume.starts_with("/dev")
+    });
+    let volumes = volumes.map(|volume| volume.to_string_lossy().into_owned());
+    let others: BTreeSet<String> =
+        volumes.chain(WRITABLE[1..].iter().map(ToString::to_string)).filter(|place| place != WRITABLE[0]).collect();
+    let options = |bytes: u64| format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}");
+    let each = bytes / 2 / others.len().max(1) as u64;
+    let first = (WRITABLE[0].to_owned(), options(bytes / 2));
+    others.into_iter().map(|place| (place, options(each))).chain([first]).collect()
 }
 
 fn mount(source: &Path, target: &str, read_only: bool) -> Mount {

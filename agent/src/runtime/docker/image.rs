@@ -233,6 +233,7 @@ fn prepared(name: &str, found: ImageInspect) -> PreparedImage {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         workdir: config.working_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        volumes: config.volumes.unwrap_or_default().into_iter().map(PathBuf::from).collect(),
     }
 }
 

@@ -14,11 +14,14 @@ mod tests;
 pub use error::ConnectError;
 
 use super::{
-    Blobs, Connection, Gone, ImageError, PreparedImage, Runtime, RuntimeKind, WorkerError, WorkerId,
+    Begun, Blobs, Connection, Gone, ImageError, PreparedImage, Runtime, RuntimeKind, WorkerError, WorkerId,
     WorkerSpec, init_binary,
     place::{self, NoConnection, Places},
 };
-use crate::{domain::ImageSpec, images::Once};
+use crate::{
+    domain::{AttemptKey, ImageSpec},
+    images::Once,
+};
 use async_trait::async_trait;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -46,8 +49,11 @@ pub const AGENT_LABEL: &str = "piecework.agent";
 /// The label whose value is the worker's id.
 pub const WORKER_LABEL: &str = "piecework.worker";
 
-/// The label whose value is the project's name, for people.
-pub const PROJECT_LABEL: &str = "piecework.project";
+/// `/etc/hosts` of a worker without a network.
+const HOSTS: &str = "127.0.0.1\tlocalhost worker\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// The file in a worker's directory that says which process its init is.
+const PID_FILE: &str = "pid";
 
 /// Where the engine listens if nobody says otherwise.
 const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
@@ -85,7 +91,7 @@ struct Inner {
     socket: PathBuf,
     agent_id: String,
     places: Places,
-    init: PathBuf,
+    files: container::Files,
     preparing: Once<Result<Arc<PreparedImage>, ImageError>>,
 }
 
@@ -112,9 +118,12 @@ impl DockerRuntime {
         let data = config.data.canonicalize().map_err(unusable)?;
         let places = Places::open(&data, RuntimeKind::Docker).map_err(unusable)?;
         let init = init_binary::install(&data).map_err(unusable)?;
+        let hosts = init.with_file_name("hosts");
+        std::fs::write(&hosts, HOSTS).map_err(unusable)?;
+        let files = container::Files { init, hosts };
         let agent_id = config.agent_id;
         Ok(Self {
-            inner: Arc::new(Inner { docker, socket, agent_id, places, init, preparing: Once::default() }),
+            inner: Arc::new(Inner { docker, socket, agent_id, places, files, preparing: Once::default() }),
         })
     }
 }
@@ -165,6 +174,14 @@ impl Runtime for DockerRuntime {
         Ok(Box::new(self.inner.connect(id).await?))
     }
 
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> std::io::Result<()> {
+        self.inner.places.note(id, runs)
+    }
+
+    fn begun(&self, id: &WorkerId) -> Begun {
+        self.inner.places.begun(id)
+    }
+
     async fn why_gone(&self, id: &WorkerId) -> Gone {
         self.inner.why_gone(id).await
     }
@@ -189,7 +206,7 @@ impl Inner {
             WorkerError::Worker(format!("no directory for the worker {}: {error}", spec.id))
         })?;
         let name = container_name(&spec.id);
-        let body = container::body(spec, &self.agent_id, &self.init, &dir);
+        let body = container::body(spec, &self.agent_id, &self.files, &dir.join(place::INIT_DIR));
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let started = async {
             self.docker
@@ -224,15 +241,27 @@ impl Inner {
         self.check_peer(id, stream).await
     }
 
-    /// Whoever listens must be the container's PID 1. An agent that is itself in a container does not see that pid.
+    /// Whoever listens must be the container's PID 1. An agent that is itself in a container does not see that pid. Which it
+    /// is, the engine is asked once: an agent that comes back can do without.
     async fn check_peer(&self, id: &WorkerId, stream: UnixStream) -> Result<UnixStream, WorkerError> {
         let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or(0);
+        let file = self.places.of(id).map(|dir| dir.join(PID_FILE));
+        if peer == 0 || file.as_deref().and_then(piecework_init::running).is_some_and(|pid| pid.as_raw() == peer) {
+            return Ok(stream);
+        }
         let state = self.state(id).await.map_err(|error| self.worker_error(&error))?;
         match state.pid {
-            Some(pid) if peer != 0 && pid != i64::from(peer) => Err(WorkerError::Worker(format!(
+            Some(pid) if pid != i64::from(peer) => Err(WorkerError::Worker(format!(
                 "not the init of the worker {id} (process {pid}), but process {peer} listens on its socket"
             ))),
-            _ => Ok(stream),
+            _ => {
+                if let (Some(file), Some(identity)) = (file, piecework_init::identity(peer))
+                    && let Err(error) = std::fs::write(&file, identity)
+                {
+                    tracing::debug!(worker = %id, %error, "which process its init is can't be written down");
+                }
+                Ok(stream)
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, ImageFile, Outcome, OutputStream, Phase, RunSpec},
+    domain::{AttemptKey, ImageFile, Isolation, Outcome, OutputStream, Phase, RunSpec, StdinFrom},
     init_link::{self, InitEvent, InitExit, InitReceiver, InitSender, InitState, LinkError, RunCommand},
     sweep::{Swept, sweep},
 };
@@ -84,7 +84,8 @@ impl Bench {
             pids_max: Some(50),
             network: false,
             output_bytes_max: 1 << 20,
-            has_input: false,
+            stdin: StdinFrom::Nothing,
+            isolation: Isolation::Sealed,
         };
         WorkerSpec { id: self.id(index), image, run: Arc::new(run) }
     }

@@ -11,12 +11,12 @@
 mod tests;
 
 use super::{
-    Blobs, Connection, Gone, ImageError, PreparedImage, Runtime, RuntimeKind, WorkerError, WorkerId,
+    Begun, Blobs, Connection, Gone, ImageError, PreparedImage, Runtime, RuntimeKind, WorkerError, WorkerId,
     WorkerSpec, init_binary,
     place::{self, NoConnection, Places},
 };
 use crate::{
-    domain::ImageSpec,
+    domain::{AttemptKey, ImageSpec},
     images::{self, Once},
 };
 use async_trait::async_trait;
@@ -157,6 +157,14 @@ impl Runtime for ProcessRuntime {
         Ok(Box::new(place::connect(&dir).await.map_err(unreachable)?))
     }
 
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> io::Result<()> {
+        self.inner.places.note(id, runs)
+    }
+
+    fn begun(&self, id: &WorkerId) -> Begun {
+        self.inner.places.begun(id)
+    }
+
     async fn why_gone(&self, id: &WorkerId) -> Gone {
         let dir = self.inner.places.of(id).filter(|dir| dir.is_dir());
         Gone::Worker(match dir {
@@ -203,7 +211,7 @@ impl Inner {
     async fn prepare(&self, image: &ImageSpec, blobs: &dyn Blobs) -> Result<Arc<PreparedImage>, ImageError> {
         let env = std::env::var("PATH").map(|path| vec![("PATH".to_owned(), path)]).unwrap_or_default();
         let ImageSpec::Build { from, files, run } = image else {
-            return Ok(Arc::new(PreparedImage { handle: String::new(), env, workdir: None }));
+            return Ok(Arc::new(PreparedImage { handle: String::new(), env, workdir: None, volumes: Vec::new() }));
         };
         if !run.is_empty() {
             return Err(ImageError::Unavailable(
@@ -222,7 +230,7 @@ impl Inner {
             let dir = made.map_err(|error| {
                 ImageError::Unavailable(format!("the files of the image can't be put in place: {error}"))
             })?;
-            Ok(Arc::new(PreparedImage { handle: dir.display().to_string(), env, workdir: None }))
+            Ok(Arc::new(PreparedImage { handle: dir.display().to_string(), env, workdir: None, volumes: Vec::new() }))
         };
         self.preparing.run(&digest, work).await
     }
@@ -256,14 +264,14 @@ impl Inner {
         fs::create_dir(&work)?;
         let mut command = Command::new(&self.init);
         command
-            .args(["--socket".as_ref(), dir.join(place::SOCKET).as_os_str()])
+            .args(["--socket".as_ref(), dir.join(place::INIT_DIR).join(place::SOCKET).as_os_str()])
             .args(["--pid-file".as_ref(), pid_file(dir).as_os_str()])
             .args(["--workdir".as_ref(), work.as_os_str()])
             .stderr(File::create(log_file(dir))?)
             .env_clear()
             .current_dir("/");
-        if !spec.image.handle.is_empty() {
-            command.args(["--root", &spec.image.handle]);
+        if !spec.shape.image.handle.is_empty() {
+            command.args(["--root", &spec.shape.image.handle]);
         }
         if self.isolates {
             command.arg("--isolate");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, ImageFile, Outcome, Phase, RunSpec},
+    domain::{AttemptKey, ImageFile, Isolation, Outcome, Phase, RunSpec, StdinFrom},
     init_link::{self, InitEvent, InitReceiver, InitSender, InitState, RunCommand},
     sweep::{Swept, sweep},
 };
@@ -55,7 +55,8 @@ async fn spec(runtime: &ProcessRuntime, id: &str) -> WorkerSpec {
         pids_max: None,
         network: false,
         output_bytes_max: 1 << 20,
-        has_input: false,
+        stdin: StdinFrom::Nothing,
+        isolation: Isolation::Sealed,
     };
     WorkerSpec { id: WorkerId(id.into()), image: prepared, run: Arc::new(run) }
 }

@@ -14,7 +14,8 @@
 //! | `sleep=20ms` | some time passes (`s` or `ms`) |
 //! | `exit=N` | ends with this exit code; the end of the script is `exit=0` |
 //! | `signal=N` | ends by this signal |
-//! | `oom` | ends for want of memory |
+//! | `oom`, `pids` | ends for want of memory, or at the limit of processes |
+//! | `spoil` | the worker will not be clean after this task |
 //! | `start-failure` | the command can't be started; only as the first step |
 //! | `hang` | goes on until it is killed, or its timeout |
 //! | `worker-lost`, `worker-oom`, `engine-lost` | the connection breaks for good, and this is why |
@@ -27,13 +28,14 @@
 mod script;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 mod worker;
 
 use super::{
-    Blobs, Connection, Gone, ImageError, PreparedImage, Runtime, RuntimeKind, WorkerError, WorkerId,
+    Begun, Blobs, Connection, Gone, ImageError, PreparedImage, Runtime, RuntimeKind, WorkerError, WorkerId,
     WorkerSpec,
 };
-use crate::domain::ImageSpec;
+use crate::domain::{AttemptKey, ImageSpec};
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
@@ -117,13 +119,13 @@ impl Runtime for ScriptedRuntime {
         match handle.as_str() {
             "missing" => Err(ImageError::Unavailable("the image `missing` can't be had".into())),
             "no-engine" => Err(ImageError::Engine("the scripted engine is gone".into())),
-            _ => Ok(Arc::new(PreparedImage { handle, env: Vec::new(), workdir: None })),
+            _ => Ok(Arc::new(PreparedImage { handle, env: Vec::new(), workdir: None, volumes: Vec::new() })),
         }
     }
 
     async fn create(&self, spec: &WorkerSpec) -> Result<Box<dyn Connection>, WorkerError> {
         self.engine().map_err(WorkerError::Engine)?;
-        if spec.image.handle == "no-worker" {
+        if spec.shape.image.handle == "no-worker" {
             return Err(WorkerError::Worker("the scripted engine refused".into()));
         }
         let worker = {
@@ -147,6 +149,17 @@ impl Runtime for ScriptedRuntime {
             Some(gone) => Err(WorkerError::Worker(format!("the worker {id} is gone: {gone:?}"))),
             None => Ok(connection(&worker)),
         }
+    }
+
+    fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)]) -> std::io::Result<()> {
+        if let Some(worker) = self.worker(id) {
+            worker.note(runs);
+        }
+        Ok(())
+    }
+
+    fn begun(&self, id: &WorkerId) -> Begun {
+        self.worker(id).map(|worker| worker.begun()).unwrap_or_default()
     }
 
     async fn why_gone(&self, id: &WorkerId) -> Gone {

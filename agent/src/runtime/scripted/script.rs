@@ -11,6 +11,7 @@ pub(super) enum Step {
     Cat,
     Sleep(Duration),
     End(Outcome),
+    Spoil,
     Hang,
     Lose(Gone),
 }
@@ -46,6 +47,8 @@ fn step(word: &str) -> Result<Option<Step>, String> {
             (_, Err(_)) => return Ok(None),
         },
         "oom" => Step::End(Outcome::OutOfMemory),
+        "pids" => Step::End(Outcome::PidsLimit),
+        "spoil" => Step::Spoil,
         "start-failure" => return Err("the script says so".into()),
         "hang" => Step::Hang,
         "worker-lost" => Step::Lose(Gone::Worker("the script says so".into())),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, Outcome, OutputStream, Phase, RunSpec},
+    domain::{AttemptKey, Isolation, Outcome, OutputStream, Phase, RunSpec, StdinFrom},
     init_link::{self, InitEvent, InitExit, InitReceiver, InitSender, InitState, LinkError, RunCommand},
     runtime::PreparedImage,
     sweep::{Swept, sweep},
@@ -31,7 +31,8 @@ pub(crate) fn spec(id: &str, image: &str) -> WorkerSpec {
         pids_max: None,
         network: false,
         output_bytes_max: 1 << 20,
-        has_input: false,
+        stdin: StdinFrom::Nothing,
+        isolation: Isolation::Sealed,
     };
     let image = PreparedImage { handle: image.into(), env: Vec::new(), workdir: None };
     WorkerSpec { id: WorkerId(id.into()), image: Arc::new(image), run: Arc::new(run) }

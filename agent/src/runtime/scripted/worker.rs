@@ -3,15 +3,19 @@
 use super::{
     lock,
     script::{self, Step},
+    told::Told,
 };
-use crate::runtime::Gone;
+use crate::{
+    domain::AttemptKey,
+    runtime::{Begun, Gone},
+};
 use bytes::BytesMut;
 use piecework_init::frame::{
-    self, CHUNK_BYTES_MAX, Event, Exit, FRAME_VERSION, Frame, Outcome, Request, Run, State, Stream,
+    self, Event, Exit, FRAME_VERSION, Frame, Held, HeldState, Offsets, Outcome, Request, Run, Stream,
     UNACKED_BYTES_MAX, Usage,
 };
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
@@ -22,6 +26,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+/// How many runs are held at the most.
+pub(super) const RUNS_MAX: u16 = 64;
+
 /// The worker.
 #[derive(Debug, Default)]
 pub(super) struct Worker {
@@ -31,31 +38,37 @@ pub(super) struct Worker {
 }
 
 #[derive(Debug, Default)]
-struct Inside {
-    attempt: Option<Attempt>,
+pub(super) struct Inside {
+    /// Those that were begun and not released; only the last may be running.
+    pub(super) begun: VecDeque<Attempt>,
+    waiting: VecDeque<(Run, bool)>,
+    last_begun: u64,
+    spent: Option<String>,
+    notes: BTreeMap<u64, AttemptKey>,
     /// Counts connections; only the newest is served.
     connection: u64,
+    connected: bool,
     gone: Option<Gone>,
 }
 
 #[derive(Debug)]
-struct Attempt {
-    run: Run,
-    started: bool,
+pub(super) struct Attempt {
+    pub(super) run: Run,
+    pub(super) started: bool,
     since: Instant,
-    outputs: [Kept; 2],
+    pub(super) outputs: [Kept; 2],
     stdin: VecDeque<u8>,
     stdin_closed: bool,
     stdin_received: u64,
-    stdin_credit: u64,
+    pub(super) stdin_credit: u64,
     /// Why it is to end before its script does.
     stop: Option<Outcome>,
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    start: u64,
+pub(super) struct Kept {
+    pub(super) start: u64,
     bytes: Vec<u8>,
 }
 
@@ -65,7 +78,7 @@ impl Kept {
     }
 
     /// What is kept from this offset on; none if it is not kept.
-    fn from(&self, offset: u64) -> Option<&[u8]> {
+    pub(super) fn from(&self, offset: u64) -> Option<&[u8]> {
         self.bytes.get(usize::try_from(offset.checked_sub(self.start)?).ok()?..)
     }
 
@@ -80,36 +93,39 @@ impl Kept {
     }
 }
 
-/// What one connection was told.
-#[derive(Default)]
-struct Told {
-    follows: bool,
-    started: bool,
-    exited: bool,
-    offsets: [u64; 2],
-}
-
 impl Worker {
     /// Why it is gone, if it is.
     pub(super) fn gone(&self) -> Option<Gone> {
         lock(&self.state).gone.clone()
     }
 
-    /// Ends it: its connections break, its script stops.
+    /// Ends it: its connections break, its scripts stop.
     pub(super) fn end(&self, gone: Gone) {
         lock(&self.state).gone.get_or_insert(gone);
         self.changed.notify_waiters();
     }
 
-    /// Changes the attempt, and wakes whoever waits for that.
-    fn with<T>(&self, change: impl FnOnce(&mut Attempt) -> T) -> Option<T> {
-        let result = lock(&self.state).attempt.as_mut().map(change);
+    pub(super) fn note(&self, runs: &[(u64, AttemptKey)]) {
+        let mut state = lock(&self.state);
+        state.notes.extend(runs.iter().copied());
+        let oldest = state.last_begun;
+        state.notes = state.notes.split_off(&oldest);
+    }
+
+    pub(super) fn begun(&self) -> Begun {
+        let state = lock(&self.state);
+        Begun { run: state.last_begun, attempt: state.notes.get(&state.last_begun).copied() }
+    }
+
+    /// Changes a run that was begun, and wakes whoever waits for that.
+    fn with<T>(&self, run: u64, change: impl FnOnce(&mut Attempt) -> T) -> Option<T> {
+        let result = lock(&self.state).get(run).map(change);
         self.changed.notify_waiters();
         result
     }
 
-    /// Waits until a question about the attempt has an answer; none if worker or attempt are gone.
-    async fn until<T>(&self, mut ask: impl FnMut(&mut Attempt) -> Option<T>) -> Option<T> {
+    /// Waits until a question about a run has an answer; none if worker or run are gone.
+    async fn until<T>(&self, run: u64, mut ask: impl FnMut(&mut Attempt) -> Option<T>) -> Option<T> {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -118,7 +134,7 @@ impl Worker {
                 if state.gone.is_some() {
                     return None;
                 }
-                if let Some(answer) = ask(state.attempt.as_mut()?) {
+                if let Some(answer) = ask(state.get(run)?) {
                     return Some(answer);
                 }
             }
@@ -131,25 +147,36 @@ impl Worker {
         let (number, hello) = {
             let mut state = lock(&self.state);
             state.connection += 1;
-            if let Some(attempt) = &mut state.attempt {
+            state.connected = true;
+            if let Some(attempt) = state.begun.back_mut() {
                 attempt.stdin_credit = 0;
             }
-            (state.connection, Event::Hello { version: FRAME_VERSION, state: state.state() })
+            let hello = Event::Hello {
+                version: FRAME_VERSION,
+                runs_max: RUNS_MAX,
+                held: state.held(),
+                spent: state.spent.clone(),
+            };
+            (state.connection, hello)
         };
         self.changed.notify_waiters();
-        let mut told = Told::default();
+        let resumes = matches!(&hello, Event::Hello { held, .. } if !held.is_empty());
+        self.talk(&mut stream, number, hello, Told::new(resumes)).await;
+        let mut state = lock(&self.state);
+        if state.connection == number {
+            state.connected = false;
+        }
+    }
+
+    async fn talk(self: &Arc<Self>, stream: &mut DuplexStream, number: u64, hello: Event, mut told: Told) {
         let mut received = BytesMut::new();
-        let mut events = vec![hello];
+        let mut bytes = Vec::new();
+        let _ = hello.encode(&mut bytes);
         loop {
-            let mut bytes = Vec::new();
-            for event in events.drain(..) {
-                if event.encode(&mut bytes).is_err() {
-                    return;
-                }
-            }
             if !bytes.is_empty() && stream.write_all(&bytes).await.is_err() {
                 return;
             }
+            bytes.clear();
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             {
@@ -157,11 +184,16 @@ impl Worker {
                 if state.gone.is_some() || state.connection != number {
                     return;
                 }
-                if let Some(attempt) = &mut state.attempt {
-                    events.extend(told.next(attempt));
+                self.begin(&mut state, &told);
+                while bytes.len() < UNACKED_BYTES_MAX
+                    && let Some(event) = told.next(&mut state)
+                {
+                    if event.encode(&mut bytes).is_err() {
+                        return;
+                    }
                 }
             }
-            if !events.is_empty() {
+            if !bytes.is_empty() {
                 continue;
             }
             tokio::select! {
@@ -173,12 +205,11 @@ impl Worker {
                     Ok(None) => break,
                     Ok(Some((request, length))) => {
                         let _ = received.split_to(length);
-                        self.handle(request, &mut told)
+                        self.handle(request, &mut told, &mut bytes)
                     }
                     Err(error) => Err(error.to_string()),
                 };
                 if let Err(why) = refused {
-                    let mut bytes = Vec::new();
                     let _ = Event::Refused(why).encode(&mut bytes);
                     let _ = stream.write_all(&bytes).await;
                     return;
@@ -187,29 +218,36 @@ impl Worker {
         }
     }
 
-    fn handle(self: &Arc<Self>, request: Request, told: &mut Told) -> Result<(), String> {
+    fn handle(&self, request: Request, told: &mut Told, bytes: &mut Vec<u8>) -> Result<(), String> {
         let mut state = lock(&self.state);
         let state = &mut *state;
-        match (request, &mut state.attempt) {
-            (Request::Run(run), None) => {
-                state.attempt = Some(Attempt::new(run));
-                *told = Told { follows: true, ..Told::default() };
-                tokio::spawn(Arc::clone(self).play());
-            }
-            (Request::Run(_), Some(_)) => return Err("busy".into()),
-            (Request::Resume { stdout_offset, stderr_offset }, Some(attempt)) if !told.follows => {
-                let offsets = [stdout_offset, stderr_offset];
-                if (0..2).any(|index: usize| attempt.outputs[index].from(offsets[index]).is_none()) {
-                    return Err("that is not kept".into());
+        match request {
+            Request::Run(run) => {
+                if state.begun.len() + state.waiting.len() >= usize::from(RUNS_MAX) {
+                    return Err("busy".into());
                 }
-                *told = Told { follows: true, started: true, exited: false, offsets };
+                if state.spent.is_none() {
+                    state.waiting.push_back((run, false));
+                }
             }
-            (Request::Ack { stream, offset }, Some(attempt)) => {
-                if !attempt.outputs[stream.index()].forget_before(offset) {
+            Request::Resume(offsets) => {
+                for Offsets { run, stdout, stderr } in &offsets {
+                    let Some(attempt) = state.get(*run) else { continue };
+                    if attempt.outputs[0].from(*stdout).is_none() || attempt.outputs[1].from(*stderr).is_none() {
+                        return Err("that is not kept".into());
+                    }
+                }
+                told.resume(offsets);
+            }
+            Request::Ack { run, stream, offset } => {
+                let kept = state.get(run).is_some_and(|attempt| attempt.outputs[stream.index()].forget_before(offset));
+                if !kept {
                     return Err("that was never sent".into());
                 }
             }
-            (Request::Stdin(bytes), Some(attempt)) if attempt.run.has_stdin => {
+            Request::Stdin { run, bytes } => {
+                let attempt = state.get(run).filter(|attempt| attempt.run.has_stdin);
+                let Some(attempt) = attempt else { return Err("stdin is out of place".into()) };
                 attempt.stdin_received += bytes.len() as u64;
                 if attempt.exit.is_some() {
                     attempt.stdin_credit += bytes.len() as u64;
@@ -217,60 +255,98 @@ impl Worker {
                     attempt.stdin.extend(bytes);
                 }
             }
-            (Request::CloseStdin, Some(attempt)) => attempt.stdin_closed = true,
-            // A script has no SIGTERM to handle: the grace does not matter.
-            (Request::Kill { .. }, Some(attempt)) => attempt.stop(Outcome::Cancelled),
-            (Request::Release, Some(attempt)) if attempt.exit.is_some() => {
-                state.attempt = None;
-                *told = Told::default();
+            Request::CloseStdin { run } => {
+                if let Some(attempt) = state.get(run) {
+                    attempt.stdin_closed = true;
+                }
             }
-            (Request::CloseStdin | Request::Kill { .. } | Request::Release, None) => {}
-            (request, _) => return Err(format!("{request:.60?} is out of place")),
+            // A script has no SIGTERM to handle: the grace does not matter.
+            Request::Kill { run, .. } => {
+                if let Some(attempt) = state.get(run) {
+                    attempt.stop(Outcome::Cancelled);
+                } else if let Some(waiting) = state.waiting.iter_mut().find(|waiting| waiting.0.number == run) {
+                    waiting.1 = true;
+                }
+            }
+            Request::Recall { from } => {
+                let _ = Event::Recalled { from: state.recall(from) }.encode(bytes);
+            }
+            Request::Release { through } => {
+                while state.begun.front().is_some_and(|first| first.run.number <= through && first.exit.is_some()) {
+                    state.begun.pop_front();
+                }
+            }
         }
         self.changed.notify_waiters();
         Ok(())
     }
 
-    /// Plays the script of the attempt to its end.
-    async fn play(self: Arc<Self>) {
-        let Some(run) = self.with(|attempt| attempt.run.clone()) else { return };
-        let script = script::parse(&run.command);
-        if script.is_ok() {
-            self.with(|attempt| attempt.started = true);
+    /// Begins what waits, as long as it ends at once; the first that does not is played in a task of its own.
+    fn begin(self: &Arc<Self>, state: &mut Inside, told: &Told) {
+        while state.connected
+            && told.goes_on()
+            && state.begun.back().is_none_or(|last| last.exit.is_some())
+            && let Some((run, cancelled)) = state.waiting.pop_front()
+        {
+            let number = run.number;
+            let script = script::parse(&run.command);
+            let mut attempt = Attempt::new(run);
+            if cancelled {
+                attempt.end(Outcome::Cancelled);
+            } else {
+                state.last_begun = number;
+                attempt.started = script.is_ok();
+                attempt.play_at_once(&script);
+            }
+            let plays = attempt.exit.is_none();
+            state.begun.push_back(attempt);
+            if plays {
+                tokio::spawn(Arc::clone(self).play(number, script));
+            }
         }
+    }
+
+    /// Plays the script of a run to its end.
+    async fn play(self: Arc<Self>, run: u64, script: Result<Vec<Step>, String>) {
+        let Some(timeout) = self.with(run, |attempt| attempt.run.timeout) else { return };
         let timeout = async {
-            match run.timeout {
+            match timeout {
                 Some(timeout) => sleep(timeout).await,
                 None => std::future::pending().await,
             }
         };
         let outcome = tokio::select! {
-            outcome = self.steps(script) => outcome,
+            outcome = self.steps(run, script) => outcome,
             () = timeout => Some(Outcome::TimedOut),
-            stop = self.until(|attempt| attempt.stop.clone()) => stop,
+            stop = self.until(run, |attempt| attempt.stop.clone()) => stop,
         };
         // Without an outcome, the worker is gone.
         if let Some(outcome) = outcome {
-            self.with(|attempt| attempt.end(outcome));
+            self.with(run, |attempt| attempt.end(outcome));
         }
     }
 
-    async fn steps(&self, script: Result<Vec<Step>, String>) -> Option<Outcome> {
+    async fn steps(&self, run: u64, script: Result<Vec<Step>, String>) -> Option<Outcome> {
         let steps = match script {
             Ok(steps) => steps,
             Err(why) => return Some(Outcome::CouldNotStart(why)),
         };
         for step in steps {
             match step {
-                Step::Print(stream, bytes) => self.print(stream, &bytes).await?,
+                Step::Print(stream, bytes) => self.print(run, stream, &bytes).await?,
                 Step::Cat => {
-                    while let Some(bytes) = self.until(Attempt::read_stdin).await? {
-                        self.print(Stream::Stdout, &bytes).await?;
+                    while let Some(bytes) = self.until(run, Attempt::read_stdin).await? {
+                        self.print(run, Stream::Stdout, &bytes).await?;
                     }
                 }
                 Step::Sleep(time) => sleep_until(Instant::now() + time).await,
                 Step::End(outcome) => return Some(outcome),
                 Step::Hang => std::future::pending().await,
+                Step::Spoil => {
+                    let mut state = lock(&self.state);
+                    state.spent = Some("its script has spoilt it".into());
+                    state.waiting.clear();
+                }
                 Step::Lose(gone) => {
                     self.end(gone);
                     return None;
@@ -281,11 +357,11 @@ impl Worker {
     }
 
     /// Prints as the agent makes room for it.
-    async fn print(&self, stream: Stream, mut bytes: &[u8]) -> Option<()> {
+    async fn print(&self, run: u64, stream: Stream, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
-            let count = self.until(|attempt| attempt.room(stream, bytes.len())).await?;
+            let count = self.until(run, |attempt| attempt.room(stream, bytes.len())).await?;
             let (now, later) = bytes.split_at(count);
-            self.with(|attempt| attempt.print(stream, now));
+            self.with(run, |attempt| attempt.print(stream, now));
             bytes = later;
         }
         Some(())
@@ -293,16 +369,41 @@ impl Worker {
 }
 
 impl Inside {
-    fn state(&self) -> State {
-        match &self.attempt {
-            None => State::Idle,
-            Some(attempt) if attempt.exit.is_some() => State::Ended { attempt: attempt.run.attempt.clone() },
-            Some(attempt) => State::Running {
-                attempt: attempt.run.attempt.clone(),
-                stdin_bytes: attempt.stdin_received,
-                stdin_waiting_bytes: attempt.stdin.len() as u64,
+    fn get(&mut self, run: u64) -> Option<&mut Attempt> {
+        let index = self.begun.binary_search_by_key(&run, |attempt| attempt.run.number).ok()?;
+        self.begun.get_mut(index)
+    }
+
+    pub(super) const fn spent(&self) -> Option<&String> {
+        self.spent.as_ref()
+    }
+
+    pub(super) fn recall(&mut self, from: u64) -> u64 {
+        self.waiting.retain(|(run, _)| run.number < from);
+        let waiting = self.waiting.back().map_or(0, |(run, _)| run.number);
+        let begun = self.begun.back().map_or(0, |attempt| attempt.run.number);
+        from.max(waiting + 1).max(begun + 1)
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let begun = self.begun.iter().map(|attempt| Held {
+            run: attempt.run.number,
+            attempt: attempt.run.attempt.clone(),
+            state: if attempt.exit.is_some() {
+                HeldState::Ended
+            } else {
+                HeldState::Running {
+                    stdin_bytes: attempt.stdin_received,
+                    stdin_waiting_bytes: attempt.stdin.len() as u64,
+                }
             },
-        }
+        });
+        let waiting = self.waiting.iter().map(|(run, _)| Held {
+            run: run.number,
+            attempt: run.attempt.clone(),
+            state: HeldState::Queued,
+        });
+        begun.chain(waiting).collect()
     }
 }
 
@@ -362,36 +463,26 @@ impl Attempt {
         let [stdout_length, stderr_length] = [self.outputs[0].end(), self.outputs[1].end()];
         self.exit = Some(Exit { outcome, usage, stdout_length, stderr_length });
     }
-}
 
-impl Told {
-    /// The next event for this connection.
-    fn next(&mut self, attempt: &mut Attempt) -> Option<Event> {
-        if !self.follows {
-            return None;
+    /// Plays a script that only prints little, and ends.
+    fn play_at_once(&mut self, script: &Result<Vec<Step>, String>) {
+        let Ok(steps) = script else { return };
+        let printed = steps.iter().map(|step| match step {
+            Step::Print(_, bytes) => Some(bytes.len()),
+            Step::End(_) => Some(0),
+            _ => None,
+        });
+        let fits = printed.sum::<Option<usize>>().is_some_and(|bytes| bytes <= UNACKED_BYTES_MAX);
+        if !fits || self.stop.is_some() {
+            return;
         }
-        if !self.started && attempt.started {
-            self.started = true;
-            return Some(Event::Started);
-        }
-        if attempt.stdin_credit > 0 {
-            return Some(Event::StdinWritten { bytes: std::mem::take(&mut attempt.stdin_credit) });
-        }
-        for stream in Stream::ALL {
-            let offset = self.offsets[stream.index()];
-            if let Some(rest) = attempt.outputs[stream.index()].from(offset)
-                && !rest.is_empty()
-            {
-                let bytes = rest[..rest.len().min(CHUNK_BYTES_MAX)].to_vec();
-                self.offsets[stream.index()] += bytes.len() as u64;
-                return Some(Event::Output { stream, offset, bytes });
+        for step in steps {
+            match step {
+                Step::Print(stream, bytes) => self.print(*stream, bytes),
+                Step::End(outcome) => return self.end(outcome.clone()),
+                _ => {}
             }
         }
-        if self.exited {
-            return None;
-        }
-        let exit = attempt.exit.clone()?;
-        self.exited = true;
-        Some(Event::Exited(exit))
+        self.end(Outcome::Exited(0));
     }
 }

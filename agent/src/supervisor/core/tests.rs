@@ -1,6 +1,7 @@
 //! The rules of the core, one test each. Every step asserts all that was done, and so also that nothing else was.
 
 mod attempts;
+mod backlog;
 mod bench;
 mod bounds;
 mod outbox;

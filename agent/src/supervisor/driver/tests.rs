@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{ImageSpec, Outcome, Output, Phase, RunSpec, Usage},
+    domain::{ImageSpec, Isolation, Outcome, Output, Phase, RunSpec, StdinFrom, Usage},
     supervisor::{CoreConfig, FromCoordinator},
 };
 use bytes::Bytes;
@@ -138,13 +138,13 @@ fn key(index: u32) -> AttemptKey {
 
 fn ended(index: u32) -> Input {
     let nothing = || Output::Inline(Bytes::new());
-    Input::Ended(Report {
+    Input::Ended(vec![Report {
         attempt: key(index),
         outcome: Outcome::Exited(0),
         usage: Usage::default(),
         stdout: nothing(),
         stderr: nothing(),
-    })
+    }])
 }
 
 fn assignment(index: u32) -> Assignment {
@@ -159,9 +159,15 @@ fn assignment(index: u32) -> Assignment {
         pids_max: None,
         network: false,
         output_bytes_max: 1,
-        has_input: false,
+        stdin: StdinFrom::Nothing,
+        isolation: Isolation::Sealed,
     };
-    Assignment { attempt: key(index), command: vec!["true".into()], spec: Arc::new(spec) }
+    Assignment {
+        attempt: key(index),
+        command: vec!["true".into()],
+        stdin: Bytes::new(),
+        spec: Arc::new(spec),
+    }
 }
 
 /// The second message of a session.

@@ -7,9 +7,9 @@ use crate::{
         ToAgent,
     },
     domain::{
-        AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, ItemSource, Network, Outcome,
-        Output, Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn, TaskKey,
-        TaskSpec, Usage,
+        AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource, Network,
+        Outcome, Output, Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn,
+        TaskKey, TaskSpec, Usage,
     },
     driver::turn,
     store::{ActiveProject, Snapshot, Write},
@@ -36,6 +36,8 @@ pub(super) fn task_spec() -> TaskSpec {
         retry_on: RetryOn::ALL.to_vec(),
         resources: Resources::default(),
         network: Network::None,
+        isolation: Isolation::Sealed,
+        stdin: None,
         output_bytes_max: None,
     }
 }

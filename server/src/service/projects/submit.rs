@@ -8,7 +8,7 @@
 use super::super::{Context, limits, status};
 use crate::{
     coordinator::NewProject,
-    domain::{ImageFile, ImageSpec, Item, ItemSource, Phase, Project, ProjectId, ProjectSpec},
+    domain::{ImageFile, ImageSpec, Item, ItemSource, Phase, Project, ProjectId, ProjectSpec, Stdin},
     output::{BlobUpload, OutputError, Outputs},
     plan::{self, CommandTemplate},
     store::{Begun, Store},
@@ -273,6 +273,17 @@ impl Files {
             ImageSpec::Reference(_) => &[],
         };
         let mut expected = HashMap::new();
+        for (phase, field) in [(Phase::Split, "items.split.stdin.file"), (Phase::Task, "task.stdin.file")] {
+            let stdin = plan::phase_task(spec, phase).and_then(|task| task.stdin.as_ref());
+            if let Some(Stdin::File { sha256, length }) = stdin {
+                expected.entry(*sha256).or_insert_with(|| Expected {
+                    field: field.to_owned(),
+                    path: "the stdin".to_owned(),
+                    length: *length,
+                    arrived: false,
+                });
+            }
+        }
         for (n, file) in files.iter().enumerate() {
             expected.entry(file.sha256).or_insert_with(|| Expected {
                 field: format!("image.build.files[{n}]"),
@@ -287,7 +298,7 @@ impl Files {
     async fn take(&mut self, chunk: pb::BlobChunk) -> Result<(), Status> {
         let sha256 = wire::sha256("blob.sha256", &chunk.sha256).map_err(status::wire)?;
         let Some(expected) = self.expected.get_mut(&sha256) else {
-            let message = format!("the image has no file with the SHA-256 {}", hex(&sha256));
+            let message = format!("the project has no file with the SHA-256 {}", hex(&sha256));
             return Err(status::bad_field("blob.sha256", message));
         };
         let mut open = match self.open.take() {

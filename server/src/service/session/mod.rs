@@ -6,6 +6,7 @@
 //! ```
 
 mod incoming;
+mod input;
 mod outgoing;
 mod upload;
 
@@ -15,10 +16,7 @@ use super::{
     limits::{ACKS_MAX, HELLO_WAIT},
     status,
 };
-use crate::{
-    domain::Phase,
-    wire::{self, Within},
-};
+use crate::wire::{self, Within};
 use futures_util::StreamExt;
 use piecework_proto::{
     PROTOCOL_VERSION,
@@ -102,14 +100,7 @@ impl AgentSession for AgentSessionService {
     ) -> Result<Response<Self::ReadInputStream>, Status> {
         let pb::ReadInputRequest { attempt, offset } = request.into_inner();
         let attempt = wire::attempt_key(attempt).within("attempt").map_err(status::wire)?;
-        if attempt.task.phase != Phase::Reassemble {
-            return Err(status::bad_field("attempt.task.phase", "only reassemble tasks have input"));
-        }
-        if !self.context.store.is_current(attempt).await.map_err(status::store)? {
-            return Err(Status::failed_precondition(format!("attempt {attempt} is not wanted any longer")));
-        }
-        let bytes = self.context.reassembler.ordered_output(attempt.task.project, offset);
-        let chunks = bytes.map(|bytes| bytes.map(|data| pb::InputChunk { data }).map_err(status::reassemble));
+        let chunks = input::input(&self.context, attempt, offset).await?;
         Ok(Response::new(self.context.until_stopped(chunks)))
     }
 

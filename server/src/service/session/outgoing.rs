@@ -97,7 +97,7 @@ impl Outgoing {
     }
 }
 
-/// Makes assignments complete: commands, and each phase's common part before its first attempt.
+/// Makes assignments complete: commands, stdin, and each phase's common part before its first attempt.
 #[derive(Default)]
 struct Assigner {
     /// Whose common part was sent. Small: one entry a phase of a project that this agent had a share in.
@@ -127,6 +127,10 @@ impl Assigner {
             let assignment = pb::Assignment {
                 attempt: Some(wire::attempt_key_to_proto(attempt)),
                 command: template.expand(&spec, phase, attempt.task.index, item.as_ref()),
+                stdin: template
+                    .stdin(&spec, phase, attempt.task.index, item.as_ref())
+                    .unwrap_or_default()
+                    .into(),
             };
             let more = assignment.encoded_len() + run_spec.as_ref().map_or(0, pb::RunSpec::encoded_len);
             if bytes > 0 && bytes + more > limits::MESSAGE_BYTES_GOAL {

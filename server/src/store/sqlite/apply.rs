@@ -6,7 +6,8 @@ use super::encoding::{
 };
 use crate::{
     domain::{
-        AgentId, AttemptKey, Item, Phase, ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch, TaskKey,
+        AgentId, AttemptKey, Item, Phase, ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch,
+        TaskKey, Usage,
     },
     store::{Committed, StoreError, Write},
 };
@@ -315,6 +316,15 @@ impl<'c> Batch<'c> {
                 stderr_sha256,
                 stderr,
             ])?;
+        let Usage { oom_kills, pids_refused, .. } = report.usage;
+        if oom_kills > 0 || pids_refused > 0 {
+            self.connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO refusals (project, phase, idx, attempt, oom_kills, pids_refused)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![project, phase, index, report.attempt.attempt, oom_kills, pids_refused])?;
+        }
         Ok(())
     }
 }

@@ -93,6 +93,7 @@ pub(super) fn outcome_columns(outcome: &Outcome) -> (i64, i64, &str) {
         Outcome::EngineLost(why) => (9, 0, why),
         Outcome::LeaseLost => (10, 0, ""),
         Outcome::Cancelled => (11, 0, ""),
+        Outcome::PidsLimit => (12, 0, ""),
     }
 }
 
@@ -113,6 +114,7 @@ pub(super) fn outcome(kind: i64, code: i64, message: String) -> Result<Outcome, 
         9 => Outcome::EngineLost(message),
         LEASE_LOST => Outcome::LeaseLost,
         11 => Outcome::Cancelled,
+        12 => Outcome::PidsLimit,
         _ => return Err(damaged(format!("unknown outcome {kind}"))),
     })
 }
@@ -132,13 +134,16 @@ pub(super) fn read_unsigned(row: &Row<'_>, column: usize) -> Result<u64, StoreEr
     u64::try_from(value).map_err(|_| damaged(format!("negative number {value}")))
 }
 
-/// The columns `wall_micros`, `user_micros`, `system_micros`, `peak_bytes`, beginning with the given one.
+/// The columns `wall_micros`, `user_micros`, `system_micros`, `peak_bytes`, `oom_kills`, `pids_refused`, beginning with the
+/// given one.
 pub(super) fn read_usage(row: &Row<'_>, first: usize) -> Result<Usage, StoreError> {
     Ok(Usage {
         wall_micros: read_unsigned(row, first)?,
         user_micros: read_unsigned(row, first + 1)?,
         system_micros: read_unsigned(row, first + 2)?,
         peak_memory_bytes: read_unsigned(row, first + 3)?,
+        oom_kills: row.get(first + 4)?,
+        pids_refused: row.get(first + 5)?,
     })
 }
 
@@ -201,6 +206,7 @@ pub(super) fn read_spec(row: &Row<'_>, column: usize) -> Result<Arc<ProjectSpec>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::fixture;
 
     #[test]
     fn every_outcome_can_be_read_back() {
@@ -211,6 +217,7 @@ mod tests {
             Outcome::Signaled(9),
             Outcome::TimedOut,
             Outcome::OutOfMemory,
+            Outcome::PidsLimit,
             Outcome::CouldNotStart(why()),
             Outcome::ImageUnavailable(why()),
             Outcome::OutputLimit,
@@ -224,6 +231,14 @@ mod tests {
         }
         assert_eq!(outcome_columns(&Outcome::LeaseLost).0, LEASE_LOST);
         assert!(outcome(99, 0, why()).is_err());
+    }
+
+    #[test]
+    fn a_document_without_an_isolation_is_sealed() {
+        let spec = fixture::concat();
+        let mut json: serde_json::Value = serde_json::from_str(&spec_column(&spec).unwrap()).unwrap();
+        assert_eq!(json["task"].as_object_mut().unwrap().remove("isolation").unwrap(), "sealed");
+        assert_eq!(serde_json::from_value::<ProjectSpec>(json).unwrap(), spec);
     }
 
     #[test]

@@ -284,9 +284,11 @@ fn read_project(row: &Row<'_>) -> Result<Project, StoreError> {
 }
 
 const ATTEMPTS: &str = "SELECT t.seq, t.phase, t.idx, t.attempt, coalesce(a.name, ''), t.outcome, t.code, t.message,
-     t.recorded, t.wall_micros, t.user_micros, t.system_micros, t.peak_bytes, t.stdout_length, t.stderr_length,
+     t.recorded, t.wall_micros, t.user_micros, t.system_micros, t.peak_bytes,
+     coalesce(r.oom_kills, 0), coalesce(r.pids_refused, 0), t.stdout_length, t.stderr_length,
      t.ended_millis
-     FROM attempts t LEFT JOIN agents a ON a.id = t.agent";
+     FROM attempts t LEFT JOIN agents a ON a.id = t.agent
+     LEFT JOIN refusals r ON r.project = t.project AND r.phase = t.phase AND r.idx = t.idx AND r.attempt = t.attempt";
 
 fn read_attempt(project: ProjectId, row: &Row<'_>) -> Result<AttemptRow, StoreError> {
     Ok(AttemptRow {
@@ -296,8 +298,8 @@ fn read_attempt(project: ProjectId, row: &Row<'_>) -> Result<AttemptRow, StoreEr
         outcome: read_outcome(row, 5)?,
         recorded: row.get(8)?,
         usage: read_usage(row, 9)?,
-        stdout_bytes: read_unsigned(row, 13)?,
-        stderr_bytes: read_unsigned(row, 14)?,
-        ended_millis: row.get(15)?,
+        stdout_bytes: read_unsigned(row, 15)?,
+        stderr_bytes: read_unsigned(row, 16)?,
+        ended_millis: row.get(17)?,
     })
 }

@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each entry takes a database from the version of its place to the next. Never change one that was released: add one.
-const MIGRATIONS: &[&str] = &[INITIAL];
+const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS];
 
 /// - `projects.state` 0 is a submission that is not complete; readers never see it. Numbers are never reused, because
 ///   bulk bytes are keyed by them.
@@ -106,6 +106,20 @@ CREATE TABLE results (
 ) STRICT;
 ";
 
+/// What the kernel refused to attempts. A table of its own, with a row only where there is something to tell: as new columns
+/// of `attempts` they would stand behind the blobs.
+const REFUSALS: &str = "
+CREATE TABLE refusals (
+    project      INTEGER NOT NULL,
+    phase        INTEGER NOT NULL,
+    idx          INTEGER NOT NULL,
+    attempt      INTEGER NOT NULL,
+    oom_kills    INTEGER NOT NULL,
+    pids_refused INTEGER NOT NULL,
+    PRIMARY KEY (project, phase, idx, attempt)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Brings a database to the version that this program knows, all or nothing.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let known = MIGRATIONS.len() as u32;
@@ -127,6 +141,17 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_of_the_first_version_is_brought_up_with_its_rows() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(INITIAL).unwrap();
+        connection.execute_batch("PRAGMA user_version = 1; UPDATE meta SET epoch = 7").unwrap();
+        migrate(&mut connection).unwrap();
+        let row = "SELECT epoch, (SELECT count(*) FROM refusals) FROM meta";
+        let found: (u32, u32) = connection.query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(found, (7, 0));
+    }
 
     #[test]
     fn a_second_run_changes_nothing_and_a_newer_version_is_refused() {

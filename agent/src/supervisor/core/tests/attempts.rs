@@ -12,7 +12,7 @@ fn no_more_run_than_there_are_slots() {
     bench
         .step(from(1, 2, assign(&[key(1), key(2), key(3), key(4)])), &[Do::Start(key(1)), Do::Start(key(2))]);
     bench.step(
-        Input::Ended(exited(2)),
+        Input::Ended(vec![exited(2)]),
         &[
             Do::Persist(key(2)),
             Do::Release(key(2)),
@@ -28,8 +28,8 @@ fn adopted_attempts_take_slots() {
     bench.take(Input::Connected(ConnectionId(1)));
     bench.take(from(1, 1, welcome(1, 1)));
     bench.quiet(from(1, 2, assign(&[key(3)])));
-    bench.take(Input::Ended(exited(1)));
-    let done = bench.take(Input::Ended(exited(2)));
+    bench.take(Input::Ended(vec![exited(1)]));
+    let done = bench.take(Input::Ended(vec![exited(2)]));
     assert!(done.contains(&Do::Start(key(3))), "{done:?}");
 }
 
@@ -38,7 +38,7 @@ fn an_attempt_that_is_known_is_not_started_again() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1), key(2)])));
     bench.quiet(from(1, 3, assign(&[key(1), key(2)])));
-    bench.take(Input::Ended(exited(1)));
+    bench.take(Input::Ended(vec![exited(1)]));
     bench.quiet(from(1, 4, assign(&[key(1)])));
 }
 
@@ -50,7 +50,7 @@ fn a_higher_attempt_kills_the_lower_one() {
     // Whatever the lower one ended with is reported like any other; the coordinator knows what to do with it.
     let killed = report(key(1), Outcome::Cancelled);
     bench.step(
-        Input::Ended(killed.clone()),
+        Input::Ended(vec![killed.clone()]),
         &[Do::Persist(key(1)), Do::Release(key(1)), Do::Send(1, 3, ToCoordinator::Reports(vec![killed]))],
     );
 }
@@ -60,7 +60,7 @@ fn a_higher_attempt_replaces_a_lower_one_that_waits() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1), key(2)])));
     bench.quiet(from(1, 3, assign(&[retry(2, 2)])));
-    let done = bench.take(Input::Ended(exited(1)));
+    let done = bench.take(Input::Ended(vec![exited(1)]));
     assert!(done.contains(&Do::Start(retry(2, 2))), "{done:?}");
     assert!(!done.contains(&Do::Start(key(2))), "{done:?}");
 }
@@ -80,7 +80,7 @@ fn cancel_kills_once_and_the_ending_is_reported() {
     bench.quiet(from(1, 4, FromCoordinator::Cancel(vec![key(1)])));
     let killed = report(key(1), Outcome::Cancelled);
     bench.step(
-        Input::Ended(killed.clone()),
+        Input::Ended(vec![killed.clone()]),
         &[Do::Persist(key(1)), Do::Release(key(1)), Do::Send(1, 3, ToCoordinator::Reports(vec![killed]))],
     );
 }
@@ -93,7 +93,7 @@ fn what_is_cancelled_before_it_started_ends_without_being_started() {
         from(1, 3, FromCoordinator::Cancel(vec![key(2)])),
         &[Do::Persist(key(2)), Do::Send(1, 3, ToCoordinator::Reports(vec![cancelled(key(2))]))],
     );
-    let done = bench.take(Input::Ended(exited(1)));
+    let done = bench.take(Input::Ended(vec![exited(1)]));
     assert!(!done.contains(&Do::Start(key(2))), "{done:?}");
 }
 
@@ -127,7 +127,7 @@ fn what_welcome_discards_is_killed_and_forgotten() {
     );
     // It still has its slot until it has ended; its ending goes nowhere, whatever it is.
     bench.quiet(from(1, 2, assign(&[key(4)])));
-    bench.step(Input::Ended(exited(1)), &[Do::Forget(key(1)), Do::Release(key(1)), Do::Start(key(4))]);
+    bench.step(Input::Ended(vec![exited(1)]), &[Do::Forget(key(1)), Do::Release(key(1)), Do::Start(key(4))]);
 }
 
 #[test]
@@ -146,6 +146,6 @@ fn what_waits_and_is_discarded_never_starts() {
     let done = bench.take(Input::Connected(ConnectionId(2)));
     assert!(done.contains(&Do::Send(2, 1, hello(&[key(1), key(2)], &[], 1))), "{done:?}");
     bench.step(from(2, 1, discarding(2, vec![key(2)])), &[Do::Send(2, 2, credits(1))]);
-    let done = bench.take(Input::Ended(exited(1)));
+    let done = bench.take(Input::Ended(vec![exited(1)]));
     assert!(!done.contains(&Do::Start(key(2))), "{done:?}");
 }

@@ -1,7 +1,10 @@
 //! A core under test, and a strict record of what it wants done.
 
 use crate::{
-    domain::{Assignment, AttemptKey, ImageSpec, Outcome, Output, Phase, Report, RunSpec, Usage},
+    domain::{
+        Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Output, Phase, Report, RunSpec, StdinFrom,
+        Usage,
+    },
     supervisor::{ConnectionId, Core, CoreConfig, Effects, FromCoordinator, Input, ToCoordinator},
 };
 use bytes::Bytes;
@@ -149,11 +152,13 @@ pub(super) fn assign(attempts: &[AttemptKey]) -> FromCoordinator {
         pids_max: None,
         network: false,
         output_bytes_max: 1 << 20,
-        has_input: false,
+        stdin: StdinFrom::Nothing,
+        isolation: Isolation::Sealed,
     });
     let assignment = |attempt: &AttemptKey| Assignment {
         attempt: *attempt,
         command: vec!["true".into()],
+        stdin: Bytes::new(),
         spec: spec.clone(),
     };
     FromCoordinator::Assign(attempts.iter().map(assignment).collect())

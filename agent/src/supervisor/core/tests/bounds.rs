@@ -45,7 +45,7 @@ fn a_message_carries_a_bounded_number_of_bytes() {
 fn endings_of_one_batch_of_inputs_leave_in_one_message() {
     let mut bench = Bench::in_session(8);
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
-    let done = bench.take_all([3, 1, 2].map(|index| Input::Ended(exited(index))));
+    let done = bench.take_all([3, 1, 2].map(|index| Input::Ended(vec![exited(index)])));
     assert_eq!(batches(&done), [&vec![exited(3), exited(1), exited(2)]]);
 }
 

@@ -10,7 +10,7 @@ use crate::{
 fn an_ending_stays_until_it_is_settled() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Ended(exited(1)));
+    bench.take(Input::Ended(vec![exited(1)]));
     bench.quiet(Input::Disconnected(ConnectionId(1)));
     bench.step(Input::Connected(ConnectionId(2)), &[Do::Send(2, 1, hello(&[], &[key(1)], 1))]);
     bench.step(
@@ -27,7 +27,7 @@ fn attempts_go_on_without_a_session_and_their_endings_wait() {
     let mut bench = Bench::in_session(2);
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.quiet(Input::Disconnected(ConnectionId(1)));
-    bench.step(Input::Ended(exited(2)), &[Do::Persist(key(2)), Do::Release(key(2)), Do::Start(key(3))]);
+    bench.step(Input::Ended(vec![exited(2)]), &[Do::Persist(key(2)), Do::Release(key(2)), Do::Start(key(3))]);
     bench.step(Input::Connected(ConnectionId(2)), &[Do::Send(2, 1, hello(&[key(1), key(3)], &[key(2)], 1))]);
     bench.step(
         from(2, 1, welcome(1, 2)),
@@ -39,10 +39,10 @@ fn attempts_go_on_without_a_session_and_their_endings_wait() {
 fn a_second_ending_of_an_attempt_is_ignored() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Ended(exited(1)));
-    bench.quiet(Input::Ended(exited(1)));
+    bench.take(Input::Ended(vec![exited(1)]));
+    bench.quiet(Input::Ended(vec![exited(1)]));
     bench.take(from(1, 3, FromCoordinator::Settled(vec![key(1)])));
-    bench.quiet(Input::Ended(exited(1)));
+    bench.quiet(Input::Ended(vec![exited(1)]));
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn spooled_output_is_uploaded_before_its_report_is_sent() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
     bench.step(
-        Input::Ended(spooled(1, 100_000)),
+        Input::Ended(vec![spooled(1, 100_000)]),
         &[Do::Persist(key(1)), Do::Release(key(1)), Do::Upload(key(1))],
     );
     bench.step(Input::Uploaded(key(1)), &[Do::Send(1, 3, ToCoordinator::Reports(vec![spooled(1, 100_000)]))]);
@@ -61,7 +61,7 @@ fn spooled_output_is_uploaded_before_its_report_is_sent() {
 fn an_ending_whose_output_is_lost_becomes_a_lost_worker() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Ended(spooled(1, 100_000)));
+    bench.take(Input::Ended(vec![spooled(1, 100_000)]));
     let failed = || Input::UploadFailed { attempt: key(1), why: "it is gone".into() };
     let outcome = Outcome::WorkerLost("its output can't be read: it is gone".into());
     let lost = Report { outcome, ..cancelled(key(1)) };
@@ -73,7 +73,7 @@ fn an_ending_whose_output_is_lost_becomes_a_lost_worker() {
 #[test]
 fn uploads_wait_for_welcome_and_are_asked_for_in_each_session() {
     let mut bench = Bench::with(1, vec![key(1)], vec![spooled(2, 100_000)]);
-    bench.step(Input::Ended(spooled(1, 50_000)), &[Do::Persist(key(1)), Do::Release(key(1))]);
+    bench.step(Input::Ended(vec![spooled(1, 50_000)]), &[Do::Persist(key(1)), Do::Release(key(1))]);
     bench.take(Input::Connected(ConnectionId(1)));
     bench.step(
         from(1, 1, welcome(1, 1)),
@@ -106,7 +106,8 @@ fn what_is_uploaded_without_a_session_is_reported_in_the_next() {
 fn an_ending_that_is_settled_in_the_same_batch_is_persisted_and_forgotten() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    let done = bench.take_all([Input::Ended(exited(1)), from(1, 3, FromCoordinator::Settled(vec![key(1)]))]);
+    let done =
+        bench.take_all([Input::Ended(vec![exited(1)]), from(1, 3, FromCoordinator::Settled(vec![key(1)]))]);
     assert_eq!(
         done,
         [
@@ -122,12 +123,12 @@ fn an_ending_that_is_settled_in_the_same_batch_is_persisted_and_forgotten() {
 fn while_the_outbox_fails_the_session_says_so_and_reports_nothing() {
     let mut bench = Bench::in_session(2);
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
-    bench.take(Input::Ended(exited(1)));
+    bench.take(Input::Ended(vec![exited(1)]));
     // That ending could not be committed, and the report did not leave: its number is lost, so the session is, too.
     bench.step(Input::OutboxFailed { why: "disk full".into() }, &[Do::Close(1)]);
     bench.take(Input::Connected(ConnectionId(2)));
     bench.step(from(2, 1, welcome(1, 2)), &[Do::Send(2, 2, no_credits("disk full"))]);
-    bench.step(Input::Ended(exited(2)), &[Do::Persist(key(2)), Do::Release(key(2))]);
+    bench.step(Input::Ended(vec![exited(2)]), &[Do::Persist(key(2)), Do::Release(key(2))]);
     bench.pass(HEARTBEAT);
     bench.step(Input::Tick, &[Do::Send(2, 3, ToCoordinator::Heartbeat)]);
     bench.step(from(2, 2, assign(&[key(4)])), &[Do::Send(2, 4, ToCoordinator::Returned(vec![key(4)]))]);

@@ -27,7 +27,7 @@ fn hello_omits() {
 fn reports_before_it_persists() {
     let (mut bench, _) = with(PlantedBug::ReportBeforePersist);
     bench.step(
-        Input::Ended(exited(1)),
+        Input::Ended(vec![exited(1)]),
         &[Do::Release(key(1)), Do::Send(1, 4, ToCoordinator::Reports(vec![exited(1)]))],
     );
     bench.step(Input::Tick, &[Do::Persist(key(1))]);
@@ -69,4 +69,27 @@ fn obeys_a_stale_connection() {
     let (mut bench, _) = with(PlantedBug::StaleConnectionAccepted);
     bench.take(Input::Connected(ConnectionId(2)));
     bench.step(from(1, 2, assign(&[key(3)])), &[Do::Start(key(3))]);
+}
+
+#[test]
+fn recalls_too_much_or_too_little() {
+    let recall = || FromCoordinator::Recall(vec![key(1), key(4)]);
+    let (mut bench, _) = with(PlantedBug::RecallHandsBackRunning);
+    bench.take(from(1, 2, assign(&[key(3), key(4)])));
+    let done = bench.take(from(1, 3, recall()));
+    let both = ToCoordinator::Returned(vec![key(1), key(4)]);
+    assert!(matches!(&done[..], [Do::Send(1, _, message)] if *message == both), "{done:?}");
+    let (mut bench, _) = with(PlantedBug::RecallKeepsQueued);
+    bench.take(from(1, 2, assign(&[key(3), key(4)])));
+    bench.take(from(1, 3, recall()));
+    let done = bench.take(Input::Ended(vec![exited(1)]));
+    assert!(done.contains(&Do::Start(key(4))), "{done:?}");
+}
+
+#[test]
+fn forgets_what_never_began() {
+    let (mut bench, _) = with(PlantedBug::NotBegunForgotten);
+    bench.take(from(1, 2, assign(&[key(3)])));
+    let FromCoordinator::Assign(assignments) = assign(&[key(3)]) else { panic!("no Assign") };
+    bench.quiet(Input::NotBegun(assignments));
 }

@@ -24,7 +24,7 @@ fn after_welcome_come_credits_and_then_everything_unrecorded() {
 fn nothing_is_said_or_done_before_welcome() {
     let mut bench = Bench::with(2, vec![key(1)], vec![exited(2)]);
     bench.take(Input::Connected(ConnectionId(1)));
-    bench.step(Input::Ended(exited(1)), &[Do::Persist(key(1)), Do::Release(key(1))]);
+    bench.step(Input::Ended(vec![exited(1)]), &[Do::Persist(key(1)), Do::Release(key(1))]);
     bench.pass(HEARTBEAT * 3);
     bench.quiet(Input::Tick);
     bench.step(from(1, 1, assign(&[key(3)])), &[Do::Close(1)]);
@@ -176,5 +176,5 @@ fn settled_and_cancel_of_strangers_change_nothing() {
     bench.quiet(from(1, 2, FromCoordinator::Settled(vec![key(1)])));
     bench.quiet(from(1, 3, FromCoordinator::Cancel(vec![key(1)])));
     bench.quiet(Input::Uploaded(key(1)));
-    bench.quiet(Input::Ended(exited(1)));
+    bench.quiet(Input::Ended(vec![exited(1)]));
 }

@@ -22,12 +22,12 @@ fn a_stop_kills_and_hands_back() {
     );
     bench.quiet(Input::Stop);
     bench.step(
-        Input::Ended(report(key(1), Outcome::Cancelled)),
+        Input::Ended(vec![report(key(1), Outcome::Cancelled)]),
         &[Do::Forget(key(1)), Do::Release(key(1)), Do::Send(1, 5, ToCoordinator::Returned(vec![key(1)]))],
     );
     // It ended by itself just before the kill: that is a result.
     bench.step(
-        Input::Ended(exited(2)),
+        Input::Ended(vec![exited(2)]),
         &[
             Do::Persist(key(2)),
             Do::Release(key(2)),
@@ -73,7 +73,7 @@ fn what_was_cancelled_before_the_stop_is_reported() {
     bench.step(Input::Stop, &[Do::Send(1, 3, no_credits("stopping"))]);
     let killed = report(key(1), Outcome::Cancelled);
     bench.step(
-        Input::Ended(killed.clone()),
+        Input::Ended(vec![killed.clone()]),
         &[
             Do::Persist(key(1)),
             Do::Release(key(1)),
@@ -87,7 +87,10 @@ fn what_was_cancelled_before_the_stop_is_reported() {
 fn without_a_coordinator_a_stop_waits_a_little_for_one() {
     let mut bench = Bench::with(1, vec![key(1)], vec![]);
     bench.step(Input::Stop, &[Do::Kill(key(1))]);
-    bench.step(Input::Ended(report(key(1), Outcome::Cancelled)), &[Do::Forget(key(1)), Do::Release(key(1))]);
+    bench.step(
+        Input::Ended(vec![report(key(1), Outcome::Cancelled)]),
+        &[Do::Forget(key(1)), Do::Release(key(1))],
+    );
     bench.now = bench.core.next_timer(bench.now).expect("a timer");
     bench.step(Input::Tick, &[Do::Stopped]);
 }
@@ -96,7 +99,7 @@ fn without_a_coordinator_a_stop_waits_a_little_for_one() {
 fn a_coordinator_that_comes_back_during_a_stop_is_told() {
     let mut bench = Bench::with(1, vec![key(1)], vec![exited(2)]);
     bench.take(Input::Stop);
-    bench.take(Input::Ended(report(key(1), Outcome::Cancelled)));
+    bench.take(Input::Ended(vec![report(key(1), Outcome::Cancelled)]));
     bench.step(Input::Connected(ConnectionId(1)), &[Do::Send(1, 1, hello(&[key(1)], &[key(2)], 0))]);
     bench.step(
         from(1, 1, welcome(1, 1)),

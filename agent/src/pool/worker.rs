@@ -1,12 +1,14 @@
-//! Workers, as an attempt sees them: what they are called, how they are reached, and how they are done away with.
+//! Workers, as the pool sees them: what they are called, how they are reached, and how they are done away with.
 
 use crate::{
-    domain::AttemptKey,
-    init_link::{self, InitReceiver, InitSender, InitState, LinkError},
+    init_link::{Hello, InitLink, LinkError},
     runtime::{Connection, Runtime, WorkerError, WorkerId},
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long an init may take to say what it is doing, in seconds.
@@ -22,36 +24,33 @@ const PATIENCE_SECS: u64 = 60;
 const DISCARD_TRIES: usize = 6;
 
 /// What the workers of one agent are called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct WorkerNames {
     agent: String,
+    /// When this process began: no earlier one has used it.
+    since: u128,
+    count: AtomicU64,
 }
 
 impl WorkerNames {
     /// From the agent's short unique id.
     #[must_use]
-    pub const fn new(agent: String) -> Self {
-        Self { agent }
+    pub fn new(agent: String) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { agent, since: since.as_micros(), count: AtomicU64::new(1) }
     }
 
-    /// The worker of an attempt.
-    #[must_use]
-    pub fn worker(&self, attempt: AttemptKey) -> WorkerId {
-        WorkerId(format!("{}-{attempt}", self.agent))
-    }
-
-    /// The attempt of a worker, if it is one of ours.
-    #[must_use]
-    pub fn attempt(&self, worker: &WorkerId) -> Option<AttemptKey> {
-        worker.0.strip_prefix(&self.agent)?.strip_prefix('-')?.parse().ok()
+    /// A name that no worker has had.
+    pub(super) fn make(&self) -> WorkerId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        WorkerId(format!("{}-{:x}-{count}", self.agent, self.since))
     }
 }
 
 /// A connection to an init that has said what it is doing.
 pub(super) struct Link {
-    pub(super) sender: InitSender,
-    pub(super) receiver: InitReceiver,
-    pub(super) state: InitState,
+    pub(super) link: InitLink,
+    pub(super) hello: Hello,
 }
 
 /// Why there is no link.
@@ -77,9 +76,9 @@ impl Unreachable {
 
 /// Opens a link over a fresh connection.
 pub(super) async fn open(connection: Box<dyn Connection>) -> Result<Link, Unreachable> {
-    let answer = timeout(Duration::from_secs(INIT_ANSWER_SECS), init_link::open(connection));
-    let (sender, receiver, state) = answer.await.map_err(|_| Unreachable::Silent)??;
-    Ok(Link { sender, receiver, state })
+    let answer = timeout(Duration::from_secs(INIT_ANSWER_SECS), InitLink::open(connection));
+    let (link, hello) = answer.await.map_err(|_| Unreachable::Silent)??;
+    Ok(Link { link, hello })
 }
 
 /// Opens a link to a worker that is there already; tries a bounded number of times.
@@ -139,16 +138,13 @@ pub(super) async fn discard(runtime: &dyn Runtime, worker: &WorkerId) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Phase;
 
     #[test]
-    fn the_attempt_is_read_back_from_its_workers_name() {
+    fn names_are_never_used_twice() {
         let names = WorkerNames::new("a1b2c3d4".into());
-        let attempt = AttemptKey { project: 7, phase: Phase::Reassemble, index: 0, attempt: 3 };
-        let worker = names.worker(attempt);
-        assert_eq!(worker.0, "a1b2c3d4-7-reassemble-0-3");
-        assert_eq!(names.attempt(&worker), Some(attempt));
-        assert_eq!(WorkerNames::new("a1b2".into()).attempt(&worker), None);
-        assert_eq!(WorkerNames::new("a1b2c3d4-7".into()).attempt(&worker), None);
+        let first = names.make();
+        assert!(first.0.starts_with("a1b2c3d4-"), "{first}");
+        assert_ne!(first, names.make());
+        assert_ne!(first, WorkerNames { since: names.since + 1, ..WorkerNames::new("a1b2c3d4".into()) }.make());
     }
 }

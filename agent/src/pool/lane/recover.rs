@@ -1,0 +1,189 @@
+//! When the link to a worker breaks, and when an agent takes over the worker of an earlier one.
+
+use super::{LINK_LOSSES_MAX, Lane};
+use crate::{
+    domain::{AttemptKey, Outcome},
+    init_link::{HeldState, Hello, InitEvent, InitLink, LinkError, Offsets},
+    pool::{
+        Shared,
+        board::LaneId,
+        flight::{Flight, cut_message},
+        worker::{self, Link, Unreachable},
+    },
+    runtime::{Gone, WorkerId},
+};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// How long init may take to say what it takes back, in seconds.
+const RECALL_SECS_MAX: u64 = 10;
+
+/// Takes back all that has not begun; afterwards it is certain what has. Returns the first number that never begins.
+pub(in crate::pool) async fn recall_all(link: &mut InitLink) -> Result<u64, LinkError> {
+    link.recall(0);
+    let answer = async {
+        loop {
+            match link.next()? {
+                Some(InitEvent::Recalled(from)) => return Ok(from),
+                // Before it is asked to go on, init tells nothing of its runs.
+                Some(InitEvent::Spent(_)) => {}
+                Some(other) => return Err(LinkError::Protocol(format!("it answered a recall with {other:.60?}"))),
+                None => link.exchange().await?,
+            }
+        }
+    };
+    let silent = |_| LinkError::Silent { what: "take runs back", secs: RECALL_SECS_MAX };
+    timeout(Duration::from_secs(RECALL_SECS_MAX), answer).await.map_err(silent)?
+}
+
+/// Runs the lane of an adopted worker to its end.
+pub(in crate::pool) async fn run_adopted(
+    shared: Arc<Shared>,
+    id: LaneId,
+    worker: WorkerId,
+    attempts: Vec<(u64, AttemptKey)>,
+    link: Option<Link>,
+) {
+    let mut flights = VecDeque::new();
+    for (run, attempt) in attempts {
+        match Flight::resume(&shared.env, run, attempt).await {
+            Ok(flight) => flights.push_back(flight),
+            Err(error) => {
+                let why = format!("what it printed before the agent restarted can't be read: {error}");
+                let outcome = Outcome::WorkerLost(cut_message(why));
+                shared.end(vec![super::never_began(attempt, outcome)]).await;
+            }
+        }
+    }
+    let reached = match link {
+        Some(link) => Ok(link),
+        None => worker::reach_patiently(&*shared.env.runtime, &worker).await,
+    };
+    match reached {
+        Ok(Link { link, hello }) => {
+            let Some(notify) = shared.with(|board, _| board.notify(id)) else { return };
+            let ended = flights.back().map_or(0, |flight| flight.run);
+            let mut lane = Lane {
+                shared,
+                id,
+                notify,
+                worker,
+                shape: None,
+                common: None,
+                link,
+                runs_max: hello.runs_max,
+                born: Instant::now(),
+                flights,
+                next: ended + 1,
+                ended,
+                released: 0,
+                reports: Vec::new(),
+                over: Some("it is of an earlier agent".into()),
+                recalling: false,
+                losses: 0,
+            };
+            lane.go_on(&hello);
+            lane.live().await;
+        }
+        Err(error) => {
+            let why = why_gone(&shared, &worker, &error).await;
+            let mut reports = Vec::new();
+            for flight in flights {
+                reports.push(flight.lost(why.clone()).await);
+            }
+            if shared.end(reports).await {
+                shared.with(|board, to_do| board.leave(id, to_do));
+                shared.discard(worker).await;
+            }
+        }
+    }
+}
+
+/// What became of a worker that can't be reached.
+async fn why_gone(shared: &Shared, worker: &WorkerId, error: &Unreachable) -> Outcome {
+    match shared.env.runtime.why_gone(worker).await {
+        Gone::OutOfMemory => Outcome::OutOfMemory,
+        Gone::Worker(why) => Outcome::WorkerLost(cut_message(format!("{why} ({error})"))),
+        Gone::Engine(why) => Outcome::EngineLost(cut_message(format!("{why} ({error})"))),
+    }
+}
+
+impl Lane {
+    /// After the link broke: reaches the worker again, if that is possible. If not, all that was sent to it is ended or put
+    /// back; tells that it is gone.
+    pub(super) async fn recover(&mut self, error: LinkError) -> bool {
+        tracing::debug!(worker = %self.worker, %error, losses = self.losses, "the link to init broke");
+        self.losses += 1;
+        let hangs = matches!(error, LinkError::Silent { .. });
+        let why = if self.losses > LINK_LOSSES_MAX || hangs {
+            Outcome::WorkerLost(cut_message(format!("its init can't be spoken to: {error}")))
+        } else {
+            let runtime = self.shared.env.runtime.clone();
+            let reached = async {
+                let Link { mut link, hello } = worker::reach(&*runtime, &self.worker).await?;
+                let from = recall_all(&mut link).await?;
+                Ok::<_, Unreachable>((link, hello, from))
+            };
+            match reached.await {
+                Ok((link, hello, from)) => {
+                    self.link = link;
+                    self.recalling = false;
+                    let back = self.not_begun(from);
+                    self.shared.with(|board, to_do| board.put_back(self.id, back, to_do));
+                    self.go_on(&hello);
+                    return false;
+                }
+                Err(error) => why_gone(&self.shared, &self.worker, &error).await,
+            }
+        };
+        self.lose(why).await;
+        true
+    }
+
+    /// The worker is gone. The run that it began last has the worker's own ending; earlier ones had theirs, which is lost;
+    /// later ones never began.
+    async fn lose(&mut self, why: Outcome) {
+        let begun = self.shared.env.runtime.begun(&self.worker).run;
+        let back = self.not_begun(begun + 1);
+        while let Some(flight) = self.flights.pop_front() {
+            let outcome = if flight.run == begun {
+                why.clone()
+            } else {
+                Outcome::WorkerLost("its ending was lost with its worker".into())
+            };
+            let outcome = if flight.is_killed() { Outcome::Cancelled } else { outcome };
+            self.reports.push(flight.lost(outcome).await);
+        }
+        self.shared.with(|board, to_do| {
+            // Not on this lane any more.
+            board.put_back(self.id, back, to_do);
+        });
+    }
+
+    /// Goes on over a new link: what init has told before is not told again.
+    pub(super) fn go_on(&mut self, hello: &Hello) {
+        if self.released > 0 {
+            self.link.release(self.released);
+        }
+        if !hello.held.is_empty() {
+            let offsets = self.flights.iter().map(|flight| {
+                let [stdout, stderr] = flight.lengths();
+                Offsets { run: flight.run, stdout, stderr }
+            });
+            self.link.resume(offsets.collect());
+        }
+        if hello.spent.is_some() {
+            self.over.clone_from(&hello.spent);
+        }
+        let env = self.shared.env.clone();
+        for held in &hello.held {
+            let Some(flight) = self.flights.iter_mut().find(|flight| flight.run == held.run) else { continue };
+            if let HeldState::Running { stdin_bytes, .. } = held.state {
+                // What was sent to init and did not arrive is read again.
+                flight.begin(&env, stdin_bytes);
+            }
+            flight.kill_again(&mut self.link);
+        }
+    }
+}
+

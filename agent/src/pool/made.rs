@@ -1,0 +1,199 @@
+//! Workers on their way: made when they are needed, or ahead of that.
+//!
+//! A few are kept that have not run anything yet. Fresh tasks use one each, so while such tasks wait, the next ones are made;
+//! and a project that needs what an earlier one needed begins at once. A worker that has run something never comes here.
+
+use super::{
+    Shared,
+    board::ClassId,
+    flight::cut_message,
+    worker::{self, Link},
+};
+use crate::{
+    domain::{Isolation, Outcome, RunSpec},
+    init_link::{Hello, InitLink},
+    runtime::{ImageError, PreparedImage, WorkerError, WorkerId, WorkerShape, WorkerSpec},
+};
+use futures_util::FutureExt as _;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// How long a worker that was made ahead may wait, in seconds.
+const SPARE_SECS_MAX: u64 = 60;
+
+/// For how long no slot must have been taken before one is made for a project that may come, in milliseconds.
+const QUIET_MILLIS: u64 = 100;
+
+/// A worker that has run nothing.
+pub(super) struct Made {
+    pub(super) worker: WorkerId,
+    pub(super) shape: Arc<WorkerShape>,
+    pub(super) link: InitLink,
+    pub(super) hello: Hello,
+    pub(super) born: Instant,
+}
+
+/// Those that were made ahead.
+#[derive(Default)]
+pub(super) struct Spares {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Made>,
+    /// What those that are being made now are made from.
+    making: Vec<Arc<WorkerShape>>,
+    closed: bool,
+}
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one of this shape whose link is good.
+    fn take(&self, shape: &WorkerShape) -> (Option<Made>, Vec<WorkerId>) {
+        let mut state = self.lock();
+        let mut broken = Vec::new();
+        while let Some(index) = state.ready.iter().position(|made| *made.shape == *shape) {
+            let Some(mut made) = state.ready.remove(index) else { break };
+            // It says nothing by itself: only its end could be heard.
+            match made.link.exchange().now_or_never() {
+                None => return (Some(made), broken),
+                Some(_) => broken.push(made.worker),
+            }
+        }
+        (None, broken)
+    }
+
+    /// Whether one more of this shape is to be made, of `of_shape` at the most and `all` of every shape. If so, that has
+    /// begun.
+    fn begin(&self, shape: &Arc<WorkerShape>, of_shape: usize, all: usize) -> bool {
+        let mut state = self.lock();
+        let alike = |other: &&Arc<WorkerShape>| ***other == **shape;
+        let known = state.ready.iter().map(|made| &made.shape).chain(&state.making);
+        if state.closed || known.clone().filter(alike).count() >= of_shape || state.making.len() >= all {
+            return false;
+        }
+        state.making.push(shape.clone());
+        true
+    }
+
+    /// What was being made is there, or could not be; what is too old or too much goes.
+    fn finish(&self, shape: &Arc<WorkerShape>, made: Option<Made>, all: usize) -> Vec<WorkerId> {
+        let mut state = self.lock();
+        if let Some(index) = state.making.iter().position(|other| Arc::ptr_eq(other, shape)) {
+            state.making.swap_remove(index);
+        }
+        if state.closed {
+            return made.into_iter().map(|made| made.worker).collect();
+        }
+        state.ready.extend(made);
+        let too_many = state.ready.len().saturating_sub(all);
+        state.ready.drain(..too_many).map(|made| made.worker).collect()
+    }
+
+    /// Takes those out that have waited too long.
+    pub(super) fn expire(&self) -> Vec<WorkerId> {
+        let mut state = self.lock();
+        let (old, ready) = state
+            .ready
+            .drain(..)
+            .partition::<VecDeque<_>, _>(|made| made.born.elapsed() >= Duration::from_secs(SPARE_SECS_MAX));
+        state.ready = ready;
+        old.into_iter().map(|made| made.worker).collect()
+    }
+
+    /// Nothing more is made ahead; takes all out.
+    pub(super) fn close(&self) -> Vec<WorkerId> {
+        let mut state = self.lock();
+        state.closed = true;
+        state.ready.drain(..).map(|made| made.worker).collect()
+    }
+}
+
+impl Shared {
+    /// A worker for a class: one that was made ahead, or a new one.
+    pub(super) async fn make(self: &Arc<Self>, class: ClassId) -> Result<Made, Outcome> {
+        let Some((run, _)) = self.with(|board, _| board.class(class)) else {
+            return Err(Outcome::WorkerLost("nothing waits for it any more".into()));
+        };
+        let image = self.prepare(&run).await?;
+        let shape = Arc::new(WorkerShape::new(image, &run));
+        let (ready, broken) = self.spares.take(&shape);
+        self.discard_later(broken);
+        let made = match ready {
+            Some(made) => made,
+            None => self.create(&shape).await?,
+        };
+        self.make_ahead(&shape, class);
+        Ok(made)
+    }
+
+    async fn prepare(&self, run: &Arc<RunSpec>) -> Result<Arc<PreparedImage>, Outcome> {
+        match self.env.runtime.prepare(&run.image, &*self.env.blobs).await {
+            Ok(image) => Ok(image),
+            Err(ImageError::Unavailable(why)) => Err(Outcome::ImageUnavailable(cut_message(why))),
+            Err(ImageError::Engine(why)) => Err(Outcome::EngineLost(cut_message(why))),
+        }
+    }
+
+    async fn create(&self, shape: &Arc<WorkerShape>) -> Result<Made, Outcome> {
+        let spec = WorkerSpec { id: self.names.make(), shape: shape.clone() };
+        let connection = match self.env.runtime.create(&spec).await {
+            Ok(connection) => connection,
+            Err(WorkerError::Engine(why)) => return Err(Outcome::EngineLost(cut_message(why))),
+            Err(WorkerError::Worker(why)) => return Err(Outcome::WorkerLost(cut_message(why))),
+        };
+        match worker::open(connection).await {
+            Ok(Link { link, hello }) => {
+                Ok(Made { worker: spec.id, shape: shape.clone(), link, hello, born: Instant::now() })
+            }
+            Err(error) => {
+                self.discard(spec.id).await;
+                Err(Outcome::WorkerLost(cut_message(format!("a new worker can't be used: {error}"))))
+            }
+        }
+    }
+
+    /// Makes workers ahead: while fresh tasks wait, as many as there are slots; else one, once all is quiet.
+    fn make_ahead(self: &Arc<Self>, shape: &Arc<WorkerShape>, class: ClassId) {
+        if !self.makes_ahead {
+            return;
+        }
+        let waiting = self.with(|board, _| board.class(class)).map_or(0, |(_, waiting)| waiting);
+        let (count, quiet) = match shape.isolation {
+            Isolation::Fresh => (waiting.min(self.slots), false),
+            Isolation::Sealed => (1, true),
+        };
+        for _ in 0..count {
+            if !self.spares.begin(shape, count, self.slots) {
+                return;
+            }
+            let (shared, shape) = (self.clone(), shape.clone());
+            self.spawn(async move {
+                if quiet {
+                    while !shared.is_quiet_for(Duration::from_millis(QUIET_MILLIS)).await {}
+                }
+                let made = if shared.is_closing() { None } else { shared.create(&shape).await.ok() };
+                let surplus = shared.spares.finish(&shape, made, shared.slots.max(2));
+                for worker in surplus {
+                    shared.discard(worker).await;
+                }
+            });
+        }
+    }
+
+    /// Waits for a time, and tells whether there was a free slot at its beginning and its end.
+    async fn is_quiet_for(self: &Arc<Self>, time: Duration) -> bool {
+        let free = || self.is_closing() || self.with(|board, _| board.has_free_slot());
+        let before = free();
+        sleep(time).await;
+        before && free()
+    }
+}

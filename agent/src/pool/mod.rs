@@ -1,0 +1,249 @@
+//! The pool: workers that are used again. Attempts wait on the *board*; *lanes*, each with a worker of its own, take them
+//! from there, as many at a time as there are slots.
+//!
+//! A worker serves attempts of one project that need the same of it, one after another, for as long as its init finds it
+//! clean. What its init is sent ahead of need keeps it busy without a word from here: nothing of an engine, and no round
+//! trip, stands between one task and the next.
+
+mod adopt;
+mod board;
+mod flight;
+mod lane;
+mod left_over;
+mod made;
+mod worker;
+
+pub use adopt::{Adopted, adopt};
+pub use worker::WorkerNames;
+
+use crate::{
+    attempt::Env,
+    domain::{Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Report, RunSpec, StdinFrom},
+    runtime::WorkerId,
+    supervisor::Input,
+};
+use board::{Board, Do, Kill};
+use futures_util::FutureExt as _;
+use left_over::LeftOver;
+use made::Spares;
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+/// How often workers that were made ahead are looked at, in seconds.
+const EXPIRE_EVERY_SECS: u64 = 10;
+
+/// What a pool is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfig {
+    /// How many attempts run at a time, and how many workers may be idle.
+    pub slots: usize,
+    /// Makes workers ahead of need.
+    pub makes_ahead: bool,
+}
+
+/// What all lanes share.
+struct Shared {
+    env: Arc<Env>,
+    names: WorkerNames,
+    slots: usize,
+    makes_ahead: bool,
+    board: Mutex<Board>,
+    spares: Spares,
+    left_over: LeftOver,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// The pool. Dropped, it leaves its workers as they are.
+pub struct Pool {
+    shared: Arc<Shared>,
+    _expiry: AbortOnDropHandle<()>,
+}
+
+impl Pool {
+    /// One without workers. Within a Tokio runtime.
+    #[must_use]
+    pub fn new(env: Arc<Env>, names: WorkerNames, config: PoolConfig) -> Self {
+        let left_over = LeftOver::new(env.runtime.clone());
+        let slots = config.slots.max(1);
+        let shared = Arc::new(Shared {
+            env,
+            names,
+            slots,
+            makes_ahead: config.makes_ahead,
+            board: Mutex::new(Board::new(slots, slots)),
+            spares: Spares::default(),
+            left_over,
+            tasks: Mutex::default(),
+        });
+        let expiry = tokio::spawn(expire(shared.clone()));
+        Self { shared, _expiry: AbortOnDropHandle::new(expiry) }
+    }
+
+    /// Starts attempts, in this order, as slots become free. One that is here already is not started again.
+    pub fn start(&self, assignments: Vec<Assignment>) {
+        self.shared.with(|board, to_do| board.add(assignments, to_do));
+    }
+
+    /// Goes on with what an earlier process of the agent started.
+    pub fn adopt(&self, adopted: Adopted) {
+        let Adopted { worker, attempts, link } = adopted;
+        let lane = self.shared.with(|board, _| board.adopt(&attempts, unknown()));
+        let shared = self.shared.clone();
+        self.shared.spawn(lane::run_adopted(shared, lane, worker, attempts, link));
+    }
+
+    /// Kills one. It ends all the same.
+    pub fn kill(&self, attempt: AttemptKey) {
+        if let Kill::Waited = self.shared.with(|board, to_do| {
+            let kill = board.kill(attempt);
+            if let Kill::Told(lane) = kill {
+                to_do.push(Do::Look(lane));
+            }
+            kill
+        }) {
+            let shared = self.shared.clone();
+            let report = flight::never_began(attempt, Outcome::Cancelled);
+            self.shared.spawn(async move {
+                shared.end(vec![report]).await;
+            });
+        }
+    }
+
+    /// Their endings are kept elsewhere: init can forget them.
+    pub fn release(&self, attempts: &[AttemptKey]) {
+        self.shared.with(|board, to_do| {
+            for attempt in attempts {
+                let lane = board.release(*attempt).map(Do::Look);
+                if lane != to_do.last().copied() {
+                    to_do.extend(lane);
+                }
+            }
+        });
+    }
+
+    /// Waits until the workers of all attempts that were released are gone, but not longer than `wait`. Others stay.
+    pub async fn finish(self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let shared = self.shared.clone();
+        shared.with(|board, to_do| to_do.extend(board.close().into_iter().map(Do::Look)));
+        for worker in shared.spares.close() {
+            shared.discard_later(vec![worker]);
+        }
+        loop {
+            let mut tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+            if tasks.is_empty() {
+                return;
+            }
+            while !tasks.is_empty() {
+                if timeout_at(until, tasks.join_next()).await.is_err() {
+                    tracing::warn!(left = tasks.len(), "workers are not gone yet; they are swept at the next start");
+                    return;
+                }
+                if tasks.len() <= shared.with(|board, _| board.unreleased_lanes()) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Stands for what the attempts of an adopted worker need, which is not known any more.
+fn unknown() -> Arc<RunSpec> {
+    Arc::new(RunSpec {
+        project_name: String::new(),
+        image: ImageSpec::Reference(String::new()),
+        isolation: Isolation::Sealed,
+        env: BTreeMap::new(),
+        workdir: None,
+        timeout: None,
+        cpus_milli: None,
+        memory_bytes: None,
+        pids_max: None,
+        network: false,
+        output_bytes_max: 0,
+        stdin: StdinFrom::Nothing,
+    })
+}
+
+async fn expire(shared: Arc<Shared>) {
+    loop {
+        sleep(Duration::from_secs(EXPIRE_EVERY_SECS)).await;
+        shared.discard_later(shared.spares.expire());
+    }
+}
+
+impl Shared {
+    /// Changes the board, and does what that calls for.
+    fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut Board, &mut Vec<Do>) -> T) -> T {
+        let mut to_do = Vec::new();
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut board, &mut to_do);
+        for what in &to_do {
+            if let Do::Look(lane) = what
+                && let Some(notify) = board.notify(*lane)
+            {
+                notify.notify_one();
+            }
+        }
+        drop(board);
+        for what in to_do {
+            if let Do::Open(lane, class) = what {
+                let shared = self.clone();
+                self.spawn(lane::run(shared, lane, class));
+            }
+        }
+        result
+    }
+
+    fn is_closing(self: &Arc<Self>) -> bool {
+        self.with(|board, _| board.is_closing())
+    }
+
+    /// Runs a task that ends with the pool.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task = AssertUnwindSafe(task).catch_unwind();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            if task.await.is_err() {
+                tracing::error!("a lane failed; its worker is swept at the next start");
+            }
+        });
+    }
+
+    /// Hands endings on; tells whether anybody takes them.
+    async fn end(&self, reports: Vec<Report>) -> bool {
+        if reports.is_empty() {
+            return true;
+        }
+        self.env.inputs.send(Input::Ended(reports)).await.is_ok()
+    }
+
+    /// Hands back what has not begun.
+    async fn not_begun(&self, assignments: Vec<Assignment>) -> bool {
+        self.env.inputs.send(Input::NotBegun(assignments)).await.is_ok()
+    }
+
+    /// Removes a worker, now or later.
+    async fn discard(&self, worker: WorkerId) {
+        if worker::discard(&*self.env.runtime, &worker).await.is_err() {
+            self.left_over.add(worker);
+        }
+    }
+
+    fn discard_later(self: &Arc<Self>, workers: Vec<WorkerId>) {
+        for worker in workers {
+            let shared = self.clone();
+            self.spawn(async move { shared.discard(worker).await });
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! How fast attempts end, and so how many to hold beyond the slots: enough that no slot waits for the coordinator or for
+//! the shell, and none where that would only keep long work from other agents.
+
+use std::time::Duration;
+
+/// The most attempts that are asked for beyond the slots, in attempts.
+pub const BACKLOG_ATTEMPTS_MAX: u32 = 1024;
+
+/// How much work waits beyond the slots, in milliseconds.
+const BACKLOG_MILLIS: u64 = 50;
+
+/// How much of that is dispatched before a slot is free for it, in milliseconds.
+const AHEAD_MILLIS: u64 = 20;
+
+/// How long one step of the window is, in milliseconds. Once a step everything is weighed anew.
+const STEP_MILLIS: u64 = 25;
+
+/// How long the window is, in steps. Long enough that slots that end all at once don't look like quick work.
+const WINDOW_STEPS: usize = 8;
+
+/// How many of the last steps alone must show as much work as the whole window: slow work shows in them at once.
+const RECENT_STEPS: usize = 2;
+
+/// By how much the backlog may grow with each step.
+const GROWTH_FACTOR_MAX: u32 = 2;
+
+/// What was observed, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Pace {
+    slots: u32,
+    /// The number of the step under way, since the beginning of time.
+    step: u64,
+    /// Endings in the step under way.
+    endings: u32,
+    /// Endings in the steps before, the last one first.
+    window: [u32; WINDOW_STEPS],
+    backlog: u32,
+    ahead: u32,
+    /// After attempts had to be taken back: how many ended since. Until that shows that all slots move, none goes ahead.
+    since_taken_back: Option<u32>,
+}
+
+impl Pace {
+    pub(super) const fn new(slots: u32) -> Self {
+        Self {
+            slots,
+            step: 0,
+            endings: 0,
+            window: [0; WINDOW_STEPS],
+            backlog: 0,
+            ahead: 0,
+            since_taken_back: None,
+        }
+    }
+
+    /// How many attempts to ask for beyond the slots.
+    pub(super) const fn backlog(&self) -> u32 {
+        self.backlog
+    }
+
+    /// How many attempts to dispatch beyond the slots. Never more than the backlog.
+    pub(super) const fn ahead(&self) -> u32 {
+        self.ahead
+    }
+
+    /// So many attempts ended.
+    pub(super) fn ended(&mut self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.endings = self.endings.saturating_add(count);
+        if let Some(since) = &mut self.since_taken_back {
+            *since = since.saturating_add(count);
+        }
+    }
+
+    /// Dispatched attempts were stuck, and had to be taken back.
+    pub(super) fn taken_back(&mut self) {
+        self.ahead = 0;
+        self.since_taken_back = Some(0);
+    }
+
+    /// It is `now`.
+    pub(super) fn pass(&mut self, now: Duration) {
+        let step = u64::try_from(now.as_millis()).unwrap_or(u64::MAX) / STEP_MILLIS;
+        let passed = usize::try_from(step.saturating_sub(self.step)).unwrap_or(usize::MAX).min(WINDOW_STEPS);
+        if passed == 0 {
+            return;
+        }
+        self.step = step;
+        self.window.rotate_right(passed);
+        self.window[..passed].fill(0);
+        // The step under way was the first of those that passed. After a whole window it is the oldest of it.
+        self.window[passed - 1] = std::mem::take(&mut self.endings);
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
+        let sum = |steps: &[u32]| steps.iter().map(|endings| u64::from(*endings)).sum::<u64>();
+        let per_step = |steps: &[u32], millis: u64| sum(steps) * millis / (steps.len() as u64 * STEP_MILLIS);
+        let work =
+            |millis| per_step(&self.window, millis).min(per_step(&self.window[..RECENT_STEPS], millis));
+        // Less than half an ending for each slot: the slots are busy for longer than the backlog is to last.
+        let long = work(BACKLOG_MILLIS) * 2 < u64::from(self.slots);
+        let wanted = |millis| if long { 0 } else { bounded(work(millis)) };
+        let (backlog, ahead) = (wanted(BACKLOG_MILLIS), wanted(AHEAD_MILLIS));
+        let grown = |from: u32, to: u32| to.min((from * GROWTH_FACTOR_MAX).max(self.slots));
+        let backlog = grown(self.backlog, backlog);
+        // Each change is a message: small ones are let be.
+        if backlog == 0 || backlog.abs_diff(self.backlog) * 4 > self.backlog {
+            self.backlog = backlog;
+        }
+        self.ahead = match self.since_taken_back {
+            Some(since) if since < self.slots => 0,
+            _ => {
+                self.since_taken_back = None;
+                grown(self.ahead, ahead).min(self.backlog)
+            }
+        };
+    }
+
+    /// When to look again although nothing has happened: slow work shows by what does not end.
+    pub(super) fn next_timer(&self) -> Option<Duration> {
+        (self.backlog > 0).then(|| Duration::from_millis((self.step + 1) * STEP_MILLIS))
+    }
+
+    /// Cross-checks the bounds.
+    pub(super) fn check(&self) {
+        assert!(self.backlog <= BACKLOG_ATTEMPTS_MAX, "a backlog of {}", self.backlog);
+        assert!(self.ahead <= self.backlog, "{} ahead with a backlog of {}", self.ahead, self.backlog);
+    }
+}
+
+fn bounded(work: u64) -> u32 {
+    u32::try_from(work).unwrap_or(u32::MAX).min(BACKLOG_ATTEMPTS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Observed {
+        pace: Pace,
+        now: Duration,
+    }
+
+    impl Observed {
+        fn new(slots: u32) -> Self {
+            let mut pace = Pace::new(slots);
+            let now = Duration::from_secs(1000);
+            pace.pass(now);
+            Self { pace, now }
+        }
+
+        /// Lets steps pass in each of which so many attempts end; gives back the backlog after each.
+        fn steps(&mut self, endings: &[usize]) -> Vec<u32> {
+            let step = |endings: &usize| {
+                self.pace.ended(*endings);
+                self.now += Duration::from_millis(STEP_MILLIS);
+                self.pace.pass(self.now);
+                self.pace.check();
+                self.pace.backlog()
+            };
+            endings.iter().map(step).collect()
+        }
+    }
+
+    #[test]
+    fn quick_work_makes_a_backlog_of_fifty_milliseconds_that_grows_by_doubling_at_most() {
+        let mut observed = Observed::new(2);
+        let grown = observed.steps(&[100; 20]);
+        assert_eq!(grown[..5], [2, 4, 8, 16, 32]);
+        assert_eq!(grown.last(), Some(&200), "4 endings a millisecond");
+        assert_eq!(observed.pace.ahead(), 80);
+    }
+
+    #[test]
+    fn the_backlog_is_bounded() {
+        let mut observed = Observed::new(64);
+        assert_eq!(observed.steps(&[1_000_000; 20]).last(), Some(&BACKLOG_ATTEMPTS_MAX));
+        observed.pace.ended(usize::MAX);
+        assert_eq!(observed.steps(&[usize::MAX; 3]), [BACKLOG_ATTEMPTS_MAX; 3]);
+    }
+
+    #[test]
+    fn long_work_has_none_even_if_all_slots_end_at_once() {
+        let mut observed = Observed::new(64);
+        for _ in 0..10 {
+            assert_eq!(observed.steps(&[64, 0, 0, 0, 0, 0, 0, 0, 0, 0]), [0; 10]);
+        }
+    }
+
+    #[test]
+    fn work_that_gets_slow_has_none_at_once() {
+        let mut observed = Observed::new(2);
+        observed.steps(&[100; 20]);
+        assert!(observed.pace.next_timer().is_some(), "nothing else may happen any more");
+        let slower = observed.steps(&[0, 0]);
+        assert!(slower[0] <= 100, "{slower:?}");
+        assert_eq!(slower[1], 0);
+        assert_eq!((observed.pace.ahead(), observed.pace.next_timer()), (0, None));
+    }
+
+    #[test]
+    fn small_changes_are_let_be() {
+        let mut observed = Observed::new(2);
+        observed.steps(&[100; 20]);
+        assert_eq!(observed.steps(&[110, 90, 95, 105, 120]), [200; 5]);
+    }
+
+    #[test]
+    fn a_pause_leaves_nothing_of_the_window() {
+        let mut observed = Observed::new(2);
+        observed.steps(&[100; 20]);
+        observed.now += Duration::from_secs(60);
+        assert_eq!(observed.steps(&[100]), [0]);
+    }
+
+    #[test]
+    fn after_attempts_were_stuck_none_goes_ahead_until_all_slots_have_moved() {
+        let mut observed = Observed::new(2);
+        observed.steps(&[100; 20]);
+        observed.pace.taken_back();
+        assert_eq!(observed.pace.ahead(), 0);
+        observed.steps(&[1]);
+        assert_eq!(observed.pace.ahead(), 0);
+        observed.steps(&[100]);
+        assert_eq!(observed.pace.ahead(), 2);
+    }
+}
