@@ -5,7 +5,10 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -265,17 +268,71 @@ pub(crate) fn busybox_image() -> &'static str {
                 std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link");
             }
         }
-        let tar = Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).output().expect("tar");
-        let mut import = Command::new("docker")
-            .args(["import", "-", &name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("docker is needed for this test: install and start it");
-        import.stdin.take().expect("its stdin").write_all(&tar.stdout).expect("the image");
-        assert!(import.wait().expect("docker import").success(), "docker import failed");
+        import(root.path(), &name, &[]);
         name
     })
+}
+
+/// Makes an image of what is in a directory.
+pub(crate) fn import(root: &Path, name: &str, changes: &[&str]) {
+    let tar = Command::new("tar")
+        .arg("-C")
+        .arg(root)
+        .args(["--owner=0", "--group=0", "-c", "."])
+        .output()
+        .expect("tar");
+    let mut import = Command::new("docker")
+        .arg("import")
+        .args(changes.iter().flat_map(|change| ["--change", change]))
+        .args(["-", name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("docker is needed for this test: install and start it");
+    import.stdin.take().expect("its stdin").write_all(&tar.stdout).expect("the image");
+    assert!(import.wait().expect("docker import").success(), "docker import failed");
+}
+
+/// One of the programs that play tasks; cargo builds them with the tests.
+pub(crate) fn player(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_piecework")).with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo test --workspace`, or build it first", path.display());
+    path
+}
+
+/// An image with those programs in `/bin`, and the libraries that they are linked with.
+pub(crate) fn players_image(names: &[&str], changes: &[&str], add: impl FnOnce(&Path)) -> Image {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let place = |from: &Path, to: &Path| {
+        let to = root.path().join(to.strip_prefix("/").unwrap_or(to));
+        fs::create_dir_all(to.parent().expect("a parent")).expect("its directory");
+        fs::copy(from, to).expect("a file of the image");
+    };
+    for name in names {
+        let program = player(name);
+        place(&program, &Path::new("/bin").join(name));
+        let linked = Command::new("ldd").arg(&program).output().expect("ldd");
+        for word in String::from_utf8(linked.stdout).expect("text").split_whitespace() {
+            if word.starts_with('/') {
+                place(Path::new(word), Path::new(word));
+            }
+        }
+    }
+    add(root.path());
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let image = Image(format!("piecework-e2e-players:{}-{count}", std::process::id()));
+    import(root.path(), &image.0, changes);
+    image
+}
+
+/// An image of one test's own. Removed with it.
+pub(crate) struct Image(pub(crate) String);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "--force", &self.0]).stdout(Stdio::null()).status();
+    }
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

@@ -8,7 +8,9 @@
 mod bad_input;
 mod bench;
 mod crashes;
+mod endings;
 mod home;
 mod order;
 mod queens;
+mod sealed;
 mod witness;
