@@ -14,10 +14,10 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use decode::stream_of;
-pub use piecework_init::frame::{Held, HeldState, Offsets};
 use piecework_init::frame::{
     self, CHUNK_BYTES_MAX, Event, Frame, FrameError, Request, STDIN_BYTES_MAX, Stream,
 };
+pub use piecework_init::frame::{Held, HeldState, Offsets};
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
@@ -350,7 +350,8 @@ impl InitLink {
                 _ => Ok(()),
             };
         }
-        let give_up = *self.give_up.get_or_insert_with(|| Instant::now() + Duration::from_secs(SEND_SECS_MAX));
+        let give_up =
+            *self.give_up.get_or_insert_with(|| Instant::now() + Duration::from_secs(SEND_SECS_MAX));
         self.received.reserve(READ_BYTES);
         let moved = async {
             tokio::select! {

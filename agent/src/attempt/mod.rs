@@ -14,9 +14,9 @@ use crate::{
 };
 use output::Growing;
 pub(crate) use output::Sink;
-pub(crate) use stdin::{Feed, Stdin, StdinItem};
 use std::sync::Arc;
 use stdin::StdinSource;
+pub(crate) use stdin::{Feed, Stdin, StdinItem};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 

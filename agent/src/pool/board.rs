@@ -15,7 +15,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How much work is sent to a worker ahead of need, in microseconds of observed run time.
-const AHEAD_MICROS: u64 = 20_000;
+const AHEAD_MICROS: u64 = 40_000;
 
 /// How much the newest run time counts, in parts of this.
 const WALL_WEIGHT: u64 = 8;
@@ -365,7 +365,8 @@ impl Board {
         let since = Instant::now();
         for assignment in assignments.into_iter().rev() {
             let attempt = assignment.attempt;
-            let killed = matches!(self.places.get(&attempt), Some(Place::Lane(_, _, kill)) if kill.is_cancelled());
+            let killed =
+                matches!(self.places.get(&attempt), Some(Place::Lane(_, _, kill)) if kill.is_cancelled());
             let losses = self.losses.get(&attempt).copied().unwrap_or(0) + u8::from(worker_died);
             if killed || losses > LOSSES_MAX {
                 self.forget(attempt);
@@ -393,9 +394,12 @@ impl Board {
         }
         let mut stuck = Vec::new();
         for class in self.classes.values_mut() {
-            let waits_long = |waiting: &Waiting| waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS);
+            let waits_long =
+                |waiting: &Waiting| waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS);
             if class.waiting.get(class.opening).is_some_and(waits_long) {
-                stuck.extend(class.waiting.drain(class.opening..).map(|waiting| (waiting.turn, waiting.assignment)));
+                stuck.extend(
+                    class.waiting.drain(class.opening..).map(|waiting| (waiting.turn, waiting.assignment)),
+                );
             }
         }
         stuck.sort_by_key(|(turn, _)| *turn);
@@ -416,7 +420,9 @@ impl Board {
 
     /// How long a run took, or has taken so far.
     pub(super) fn observe(&mut self, lane: LaneId, wall: Duration, is_over: bool) {
-        let Some(class) = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class)) else { return };
+        let Some(class) = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class)) else {
+            return;
+        };
         let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX / WALL_WEIGHT).max(1);
         class.wall_micros = Some(match class.wall_micros {
             // One that is not over counts as the least that it can become.

@@ -97,11 +97,20 @@ impl Flight {
     }
 
     /// What init is sent.
-    pub(super) fn command(&self, run: &RunSpec, env: &[(String, String)], workdir: Option<&Arc<std::path::Path>>) -> RunCommand {
+    pub(super) fn command(
+        &self,
+        run: &RunSpec,
+        env: &[(String, String)],
+        workdir: Option<&Arc<std::path::Path>>,
+    ) -> RunCommand {
         RunCommand {
             number: self.run,
             attempt: self.attempt,
-            command: self.assignment.as_ref().map(|assignment| assignment.command.clone()).unwrap_or_default(),
+            command: self
+                .assignment
+                .as_ref()
+                .map(|assignment| assignment.command.clone())
+                .unwrap_or_default(),
             env: env.to_vec(),
             workdir: workdir.map(|dir| dir.to_path_buf()),
             timeout: run.timeout,
@@ -200,7 +209,9 @@ impl Flight {
 
     /// Lets it be followed once it has run for a while.
     pub(super) async fn follow_if_long(&mut self, env: &Env, now: Instant) {
-        let long = self.begun.is_some_and(|begun| now.duration_since(begun) >= Duration::from_millis(FOLLOW_AFTER_MILLIS));
+        let long = self
+            .begun
+            .is_some_and(|begun| now.duration_since(begun) >= Duration::from_millis(FOLLOW_AFTER_MILLIS));
         if self.followed || !long {
             return;
         }

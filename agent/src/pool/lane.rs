@@ -194,7 +194,11 @@ impl Lane {
             if let Err(error) = self.wait(&mut look, has_slot).await {
                 let is_gone = self.recover(error).await;
                 if is_gone {
-                    return if self.reports.is_empty() || self.hand_on().await { Ended::Quietly } else { Ended::Deaf };
+                    return if self.reports.is_empty() || self.hand_on().await {
+                        Ended::Quietly
+                    } else {
+                        Ended::Deaf
+                    };
                 }
             }
         }
@@ -238,7 +242,9 @@ impl Lane {
             (next..).zip(pulled.iter().map(|pulled| pulled.assignment.attempt)).collect();
         if let Err(error) = self.shared.env.runtime.note(&self.worker, &notes, self.released) {
             // A full disk: they can't be begun here, and not elsewhere either.
-            let outcome = Outcome::WorkerLost(cut_message(format!("what is sent to its worker can't be noted: {error}")));
+            let outcome = Outcome::WorkerLost(cut_message(format!(
+                "what is sent to its worker can't be noted: {error}"
+            )));
             for Pulled { assignment, .. } in pulled {
                 self.never_began(assignment.attempt, outcome.clone());
             }

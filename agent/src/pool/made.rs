@@ -122,7 +122,11 @@ impl Spares {
 
 impl Shared {
     /// A worker for a class: one that was made ahead, or a new one. None if nothing waits for it any more.
-    pub(super) async fn make(self: &Arc<Self>, class: ClassId, notify: &Notify) -> Option<Result<Made, Outcome>> {
+    pub(super) async fn make(
+        self: &Arc<Self>,
+        class: ClassId,
+        notify: &Notify,
+    ) -> Option<Result<Made, Outcome>> {
         let (run, _) = self.with(|board, _| board.class(class))?;
         // A task of its own, so that others who wait for the same image are not disturbed when this one gives up.
         let (runtime, blobs, image) = (self.env.runtime.clone(), self.env.blobs.clone(), run.image.clone());
@@ -139,9 +143,13 @@ impl Shared {
         };
         let image = match prepared {
             Ok(Ok(image)) => image,
-            Ok(Err(ImageError::Unavailable(why))) => return Some(Err(Outcome::ImageUnavailable(cut_message(why)))),
+            Ok(Err(ImageError::Unavailable(why))) => {
+                return Some(Err(Outcome::ImageUnavailable(cut_message(why))));
+            }
             Ok(Err(ImageError::Engine(why))) => return Some(Err(Outcome::EngineLost(cut_message(why)))),
-            Err(error) => return Some(Err(Outcome::EngineLost(format!("preparing its image failed: {error}")))),
+            Err(error) => {
+                return Some(Err(Outcome::EngineLost(format!("preparing its image failed: {error}"))));
+            }
         };
         let shape = Arc::new(WorkerShape::new(image, &run));
         let (ready, broken) = self.spares.take(&shape);

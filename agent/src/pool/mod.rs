@@ -98,7 +98,8 @@ impl Pool {
         let Adopted { worker, attempts, link } = adopted;
         let (lane, kills) = self.shared.with(|board, _| board.adopt(&attempts, unknown()));
         let shared = self.shared.clone();
-        let attempts = attempts.into_iter().zip(kills).map(|((run, attempt), kill)| (run, attempt, kill)).collect();
+        let attempts =
+            attempts.into_iter().zip(kills).map(|((run, attempt), kill)| (run, attempt, kill)).collect();
         self.shared.spawn_lane(lane, lane::run_adopted(shared, lane, worker, attempts, link));
     }
 
@@ -140,7 +141,10 @@ impl Pool {
             }
             while !tasks.is_empty() {
                 if timeout_at(until, tasks.join_next()).await.is_err() {
-                    tracing::warn!(left = tasks.len(), "workers are not gone yet; they are swept at the next start");
+                    tracing::warn!(
+                        left = tasks.len(),
+                        "workers are not gone yet; they are swept at the next start"
+                    );
                     return;
                 }
                 if tasks.len() <= shared.with(|board, _| board.unreleased_lanes()) {
@@ -223,9 +227,15 @@ impl Shared {
         self.spawn(async move {
             if AssertUnwindSafe(lane).catch_unwind().await.is_err() {
                 tracing::error!("a lane failed; its worker is swept at the next start");
-                let why = || Outcome::WorkerLost("the agent failed while it ran the attempt; its log says where".into());
+                let why = || {
+                    Outcome::WorkerLost(
+                        "the agent failed while it ran the attempt; its log says where".into(),
+                    )
+                };
                 let attempts = shared.with(|board, _| board.attempts_of(id));
-                shared.end(attempts.into_iter().map(|attempt| flight::never_began(attempt, why())).collect()).await;
+                shared
+                    .end(attempts.into_iter().map(|attempt| flight::never_began(attempt, why())).collect())
+                    .await;
                 shared.with(|board, to_do| board.leave(id, to_do));
             }
         });

@@ -145,6 +145,9 @@ mod tests {
         let first = names.make();
         assert!(first.0.starts_with("a1b2c3d4-"), "{first}");
         assert_ne!(first, names.make());
-        assert_ne!(first, WorkerNames { since: names.since + 1, ..WorkerNames::new("a1b2c3d4".into()) }.make());
+        assert_ne!(
+            first,
+            WorkerNames { since: names.since + 1, ..WorkerNames::new("a1b2c3d4".into()) }.make()
+        );
     }
 }

@@ -82,14 +82,19 @@ impl Places {
         DirBuilder::new().mode(0o700).create(&dir)?;
         DirBuilder::new().mode(0o700).create(dir.join(INIT_DIR))?;
         // The agent's own, so that it can read it whoever init is.
-        OpenOptions::new().write(true).create_new(true).mode(0o644).open(dir.join(INIT_DIR).join(frame::BEGUN))?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(dir.join(INIT_DIR).join(frame::BEGUN))?;
         Ok(dir)
     }
 
     /// As [`super::Runtime::note`].
     pub(super) fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> io::Result<()> {
         let dir = self.of(id).ok_or(io::ErrorKind::NotFound)?;
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(NOTES))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(NOTES))?;
         // Neighbours in the ring are written at once.
         for runs in runs.chunk_by(|one, next| one.0 % NOTES_MAX + 1 == next.0 % NOTES_MAX) {
             let records: Vec<u8> = runs.iter().flat_map(|(run, attempt)| note(*run, *attempt)).collect();
@@ -118,8 +123,11 @@ impl Places {
         let (records, released) = notes.split_at(NOTES_MAX as usize * NOTE_BYTES);
         let released = released.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let (records, _) = records.as_chunks::<NOTE_BYTES>();
-        let mut attempts: Vec<_> =
-            records.iter().filter_map(noted).filter(|(noted, _)| (released + 1..=run).contains(noted)).collect();
+        let mut attempts: Vec<_> = records
+            .iter()
+            .filter_map(noted)
+            .filter(|(noted, _)| (released + 1..=run).contains(noted))
+            .collect();
         attempts.sort_unstable_by_key(|(run, _)| *run);
         Some(Begun { run, attempts })
     }

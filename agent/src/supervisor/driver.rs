@@ -23,6 +23,13 @@ pub const INPUTS_MAX: usize = 1024;
 /// The most inputs in one batch, in inputs.
 const BATCH_INPUTS_MAX: usize = 1024;
 
+/// A batch with so many endings is one of many: the next one is given time to grow, because each costs a synchronisation of
+/// the disk and a message, whatever is in it.
+const BUSY_ENDINGS_MIN: usize = 6;
+
+/// How much time, in milliseconds.
+const BUSY_PACE_MILLIS: u64 = 3;
+
 /// The first wait after a failed commit, in milliseconds.
 const COMMIT_BACKOFF_MIN_MILLIS: u64 = 100;
 
@@ -99,7 +106,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
     /// Runs until the core has stopped.
     pub async fn run(mut self) -> Driven<H> {
         let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX);
+        let mut not_before = None;
         loop {
+            sleep_until_past(not_before.take()).await;
             let timer = self.core.next_timer(self.now()).map(|at| self.began + at);
             let retry = self.uncommitted.as_ref().map(|uncommitted| uncommitted.retry_at);
             tokio::select! {
@@ -119,6 +128,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
                 self.core.handle(input, now, &mut effects);
             }
             self.core.handle(Input::Tick, now, &mut effects);
+            if effects.persist.len() >= BUSY_ENDINGS_MIN {
+                not_before = Some(Instant::now() + Duration::from_millis(BUSY_PACE_MILLIS));
+            }
             let mut stopped = self.perform(effects).await;
             if self.uncommitted.as_ref().is_some_and(|uncommitted| Instant::now() >= uncommitted.retry_at) {
                 stopped |= self.retry().await;
@@ -249,6 +261,12 @@ fn commit_backoff() -> ExponentialBackoff {
 fn next_retry(backoff: &mut ExponentialBackoff) -> Instant {
     let wait = backoff.next().unwrap_or(Duration::from_millis(COMMIT_BACKOFF_MAX_MILLIS));
     Instant::now() + wait
+}
+
+async fn sleep_until_past(at: Option<Instant>) {
+    if let Some(at) = at {
+        sleep_until(at).await;
+    }
 }
 
 async fn sleep_until_some(at: Option<Instant>) {

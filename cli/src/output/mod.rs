@@ -1,8 +1,8 @@
 //! What users and scripts read: [`human`] tables and lines, [`json`] for programs, [`progress`] on stderr, and the
 //! [`Screen`] that all of it goes through.
 
-pub mod hint;
 pub mod bench;
+pub mod hint;
 pub mod human;
 pub mod json;
 pub mod progress;

@@ -42,6 +42,11 @@ use tokio::{
 const COMMANDS_MAX: usize = 4096;
 /// How many commands one turn takes at the most.
 const TURN_COMMANDS_MAX: usize = 1024;
+/// A turn with so many writes is one of many: the next one is given time to grow, because each costs a synchronisation of
+/// the disk and a message to each agent, whatever is in it.
+const BUSY_WRITES_MIN: usize = 12;
+/// How much time.
+const BUSY_PACE: Duration = Duration::from_millis(3);
 /// How many jobs run at a time; others wait.
 const JOBS_MAX: usize = 4;
 /// How long to wait before a failed store is asked again.
@@ -210,7 +215,11 @@ impl Driver {
     async fn reign(&mut self, mut core: Coordinator, mut broker: Embedded) -> End {
         let mut ticks = Ticks::new((self.limits.lease / 10).clamp(TICK_MIN, TICK_MAX));
         let mut commands = Vec::with_capacity(TURN_COMMANDS_MAX);
+        let mut not_before = None;
         loop {
+            if let Some(at) = not_before.take() {
+                tokio::time::sleep_until(at).await;
+            }
             let taken = self.commands.recv_many(&mut commands, TURN_COMMANDS_MAX);
             let taken = match timeout_at(ticks.next, taken).await {
                 Ok(0) => return End::Stop("every handle is gone".to_owned()),
@@ -241,6 +250,9 @@ impl Driver {
             }
             let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
             let writes = std::mem::take(&mut fx.writes);
+            if writes.len() >= BUSY_WRITES_MIN {
+                not_before = Some(tokio::time::Instant::now() + BUSY_PACE);
+            }
             let ended: Vec<_> = writes.iter().filter_map(ended_project).collect();
             let items = if writes.is_empty() {
                 Vec::new()

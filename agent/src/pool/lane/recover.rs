@@ -28,7 +28,9 @@ pub(in crate::pool) async fn recall_all(link: &mut InitLink) -> Result<u64, Link
                 Some(InitEvent::Recalled(from)) => return Ok(from),
                 // Before it is asked to go on, init tells nothing of its runs.
                 Some(InitEvent::Spent(_)) => {}
-                Some(other) => return Err(LinkError::Protocol(format!("it answered a recall with {other:.60?}"))),
+                Some(other) => {
+                    return Err(LinkError::Protocol(format!("it answered a recall with {other:.60?}")));
+                }
                 None => link.exchange().await?,
             }
         }
@@ -183,7 +185,9 @@ impl Lane {
         }
         let env = self.shared.env.clone();
         for held in &hello.held {
-            let Some(flight) = self.flights.iter_mut().find(|flight| flight.run == held.run) else { continue };
+            let Some(flight) = self.flights.iter_mut().find(|flight| flight.run == held.run) else {
+                continue;
+            };
             if let HeldState::Running { stdin_bytes, .. } = held.state {
                 // What was sent to init and did not arrive is read again.
                 flight.begin(&env, stdin_bytes);
@@ -192,4 +196,3 @@ impl Lane {
         }
     }
 }
-

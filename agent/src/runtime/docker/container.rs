@@ -69,7 +69,12 @@ pub(super) struct Files {
 }
 
 /// The container of one worker.
-pub(super) fn body(spec: &WorkerSpec, agent_id: &str, files: &Files, socket_dir: &Path) -> ContainerCreateBody {
+pub(super) fn body(
+    spec: &WorkerSpec,
+    agent_id: &str,
+    files: &Files,
+    socket_dir: &Path,
+) -> ContainerCreateBody {
     let shape = &*spec.shape;
     let labels = [(AGENT_LABEL, agent_id.to_owned()), (WORKER_LABEL, spec.id.0.clone())];
     let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -137,11 +142,15 @@ fn host_config(shape: &WorkerShape, files: &Files, socket_dir: &Path) -> HostCon
 /// An empty file system in memory over each writable place: half of the room for the first, equal shares for the others.
 fn tmpfs(shape: &WorkerShape, bytes: u64) -> HashMap<String, String> {
     let volumes = shape.image.volumes.iter().filter(|volume| {
-        volume.is_absolute() && NOT_MOUNTED.iter().all(|other| **volume != *Path::new(other)) && !volume.starts_with("/dev")
+        volume.is_absolute()
+            && NOT_MOUNTED.iter().all(|other| **volume != *Path::new(other))
+            && !volume.starts_with("/dev")
     });
     let volumes = volumes.map(|volume| volume.to_string_lossy().into_owned());
-    let others: BTreeSet<String> =
-        volumes.chain(WRITABLE[1..].iter().map(ToString::to_string)).filter(|place| place != WRITABLE[0]).collect();
+    let others: BTreeSet<String> = volumes
+        .chain(WRITABLE[1..].iter().map(ToString::to_string))
+        .filter(|place| place != WRITABLE[0])
+        .collect();
     let options = |bytes: u64| format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}");
     let each = bytes / 2 / others.len().max(1) as u64;
     let first = (WRITABLE[0].to_owned(), options(bytes / 2));

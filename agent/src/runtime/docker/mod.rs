@@ -246,7 +246,9 @@ impl Inner {
     async fn check_peer(&self, id: &WorkerId, stream: UnixStream) -> Result<UnixStream, WorkerError> {
         let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or(0);
         let file = self.places.of(id).map(|dir| dir.join(PID_FILE));
-        if peer == 0 || file.as_deref().and_then(piecework_init::running).is_some_and(|pid| pid.as_raw() == peer) {
+        if peer == 0
+            || file.as_deref().and_then(piecework_init::running).is_some_and(|pid| pid.as_raw() == peer)
+        {
             return Ok(stream);
         }
         let state = self.state(id).await.map_err(|error| self.worker_error(&error))?;

@@ -211,7 +211,12 @@ impl Inner {
     async fn prepare(&self, image: &ImageSpec, blobs: &dyn Blobs) -> Result<Arc<PreparedImage>, ImageError> {
         let env = std::env::var("PATH").map(|path| vec![("PATH".to_owned(), path)]).unwrap_or_default();
         let ImageSpec::Build { from, files, run } = image else {
-            return Ok(Arc::new(PreparedImage { handle: String::new(), env, workdir: None, volumes: Vec::new() }));
+            return Ok(Arc::new(PreparedImage {
+                handle: String::new(),
+                env,
+                workdir: None,
+                volumes: Vec::new(),
+            }));
         };
         if !run.is_empty() {
             return Err(ImageError::Unavailable(
@@ -230,7 +235,12 @@ impl Inner {
             let dir = made.map_err(|error| {
                 ImageError::Unavailable(format!("the files of the image can't be put in place: {error}"))
             })?;
-            Ok(Arc::new(PreparedImage { handle: dir.display().to_string(), env, workdir: None, volumes: Vec::new() }))
+            Ok(Arc::new(PreparedImage {
+                handle: dir.display().to_string(),
+                env,
+                workdir: None,
+                volumes: Vec::new(),
+            }))
         };
         self.preparing.run(&digest, work).await
     }

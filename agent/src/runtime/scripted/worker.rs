@@ -113,7 +113,8 @@ impl Worker {
 
     pub(super) fn begun(&self) -> Begun {
         let state = lock(&self.state);
-        let attempts = state.notes.range(..=state.last_begun).map(|(run, attempt)| (*run, *attempt)).collect();
+        let attempts =
+            state.notes.range(..=state.last_begun).map(|(run, attempt)| (*run, *attempt)).collect();
         Begun { run: state.last_begun, attempts }
     }
 
@@ -233,14 +234,18 @@ impl Worker {
             Request::Resume(offsets) => {
                 for Offsets { run, stdout, stderr } in &offsets {
                     let Some(attempt) = state.get(*run) else { continue };
-                    if attempt.outputs[0].from(*stdout).is_none() || attempt.outputs[1].from(*stderr).is_none() {
+                    if attempt.outputs[0].from(*stdout).is_none()
+                        || attempt.outputs[1].from(*stderr).is_none()
+                    {
                         return Err("that is not kept".into());
                     }
                 }
                 told.resume(offsets);
             }
             Request::Ack { run, stream, offset } => {
-                let kept = state.get(run).is_some_and(|attempt| attempt.outputs[stream.index()].forget_before(offset));
+                let kept = state
+                    .get(run)
+                    .is_some_and(|attempt| attempt.outputs[stream.index()].forget_before(offset));
                 if !kept {
                     return Err("that was never sent".into());
                 }
@@ -264,7 +269,8 @@ impl Worker {
             Request::Kill { run, .. } => {
                 if let Some(attempt) = state.get(run) {
                     attempt.stop(Outcome::Cancelled);
-                } else if let Some(waiting) = state.waiting.iter_mut().find(|waiting| waiting.0.number == run) {
+                } else if let Some(waiting) = state.waiting.iter_mut().find(|waiting| waiting.0.number == run)
+                {
                     waiting.1 = true;
                 }
             }
@@ -272,7 +278,11 @@ impl Worker {
                 let _ = Event::Recalled { from: state.recall(from) }.encode(bytes);
             }
             Request::Release { through } => {
-                while state.begun.front().is_some_and(|first| first.run.number <= through && first.exit.is_some()) {
+                while state
+                    .begun
+                    .front()
+                    .is_some_and(|first| first.run.number <= through && first.exit.is_some())
+                {
                     state.begun.pop_front();
                 }
             }
