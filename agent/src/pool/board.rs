@@ -5,7 +5,11 @@
 //! class whose first attempt has waited longest. A lane that has a slot keeps it for as long as its class has work,
 //! unless another class waits longer and has no slot at all.
 
-use crate::domain::{Assignment, AttemptKey, Isolation, RunSpec};
+mod class;
+mod returns;
+
+use crate::domain::{Assignment, AttemptKey, RunSpec};
+use class::{Class, Waiting, alike};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -13,12 +17,6 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-/// How much work is sent to a worker ahead of need, in microseconds of observed run time.
-const AHEAD_MICROS: u64 = 40_000;
-
-/// How much the newest run time counts, in parts of this.
-const WALL_WEIGHT: u64 = 8;
 
 /// Names a lane, for as long as the pool lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,12 +48,6 @@ pub(super) struct Mail {
     pub(super) released: u64,
 }
 
-/// How often an attempt that never began may be put back because its worker died, in times.
-const LOSSES_MAX: u8 = 3;
-
-/// How long attempts may wait on the board while no slot is free, in milliseconds.
-const WAIT_MILLIS: u64 = 100;
-
 /// Where an attempt is.
 #[derive(Debug)]
 enum Place {
@@ -69,29 +61,6 @@ enum Place {
 pub(super) struct Pulled {
     pub(super) assignment: Assignment,
     pub(super) kill: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    /// The order of arrival, over all classes.
-    turn: u64,
-    since: Instant,
-    assignment: Assignment,
-}
-
-#[derive(Debug)]
-struct Class {
-    project: u64,
-    run: Arc<RunSpec>,
-    waiting: VecDeque<Waiting>,
-    /// Lanes without a slot; the last one was used last.
-    idle: Vec<LaneId>,
-    /// Lanes that have a slot.
-    busy: usize,
-    /// Those of them that have not asked for work yet.
-    opening: usize,
-    /// How long a run takes, smoothed; none while that is unknown.
-    wall_micros: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -128,32 +97,6 @@ pub(super) struct Board {
     /// How often attempts were put back because their worker died.
     losses: HashMap<AttemptKey, u8>,
     closing: bool,
-}
-
-/// Whether attempts of two specs of one project can share workers: whether a worker would be made alike for both.
-fn alike(one: &RunSpec, other: &RunSpec) -> bool {
-    // All fields are named, so that a new one can't be forgotten.
-    let RunSpec {
-        project_name: _,
-        image,
-        isolation,
-        env: _,
-        workdir,
-        timeout: _,
-        cpus_milli,
-        memory_bytes,
-        pids_max,
-        network,
-        output_bytes_max: _,
-        stdin: _,
-    } = one;
-    *isolation == other.isolation
-        && *cpus_milli == other.cpus_milli
-        && *memory_bytes == other.memory_bytes
-        && *pids_max == other.pids_max
-        && *network == other.network
-        && *workdir == other.workdir
-        && *image == other.image
 }
 
 impl Board {
@@ -349,67 +292,6 @@ impl Board {
         pulled
     }
 
-    /// What a lane could not begin goes back to the front. Returns what does not, and whether it was to be killed: that, and
-    /// what has been put back too often because its worker died.
-    pub(super) fn put_back(
-        &mut self,
-        lane: LaneId,
-        assignments: Vec<Assignment>,
-        worker_died: bool,
-        to_do: &mut Vec<Do>,
-    ) -> Vec<(AttemptKey, bool)> {
-        let mut kept_off = Vec::new();
-        let Some(class_id) = self.lanes.get(&lane).map(|lane| lane.class) else { return kept_off };
-        let fronts = self.classes.values().filter_map(|class| class.waiting.front());
-        let turn = fronts.map(|first| first.turn).min().unwrap_or(u64::MAX);
-        let since = Instant::now();
-        for assignment in assignments.into_iter().rev() {
-            let attempt = assignment.attempt;
-            let killed =
-                matches!(self.places.get(&attempt), Some(Place::Lane(_, _, kill)) if kill.is_cancelled());
-            let losses = self.losses.get(&attempt).copied().unwrap_or(0) + u8::from(worker_died);
-            if killed || losses > LOSSES_MAX {
-                self.forget(attempt);
-                kept_off.push((attempt, killed));
-                continue;
-            }
-            if losses > 0 {
-                self.losses.insert(attempt, losses);
-            }
-            self.places.insert(attempt, Place::Waiting(class_id));
-            if let Some(class) = self.classes.get_mut(&class_id) {
-                class.waiting.push_front(Waiting { turn, since, assignment });
-            }
-        }
-        self.give_slots(to_do);
-        self.call_busy(to_do);
-        kept_off
-    }
-
-    /// What has waited for too long while no slot was free: it is not for the pool to keep. Lanes that are about to take
-    /// their first keep it.
-    pub(super) fn take_stuck(&mut self) -> Vec<Assignment> {
-        if self.has_free_slot() {
-            return Vec::new();
-        }
-        let mut stuck = Vec::new();
-        for class in self.classes.values_mut() {
-            let waits_long =
-                |waiting: &Waiting| waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS);
-            if class.waiting.get(class.opening).is_some_and(waits_long) {
-                stuck.extend(
-                    class.waiting.drain(class.opening..).map(|waiting| (waiting.turn, waiting.assignment)),
-                );
-            }
-        }
-        stuck.sort_by_key(|(turn, _)| *turn);
-        let stuck: Vec<_> = stuck.into_iter().map(|(_, assignment)| assignment).collect();
-        for assignment in &stuck {
-            self.forget(assignment.attempt);
-        }
-        stuck
-    }
-
     /// Takes the one that has waited longest in a lane's class, to be ended without a worker.
     pub(super) fn take_first(&mut self, lane: LaneId) -> Option<Assignment> {
         let class = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class))?;
@@ -420,16 +302,9 @@ impl Board {
 
     /// How long a run took, or has taken so far.
     pub(super) fn observe(&mut self, lane: LaneId, wall: Duration, is_over: bool) {
-        let Some(class) = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class)) else {
-            return;
-        };
-        let micros = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX / WALL_WEIGHT).max(1);
-        class.wall_micros = Some(match class.wall_micros {
-            // One that is not over counts as the least that it can become.
-            Some(smooth) if !is_over => smooth.max(micros),
-            Some(smooth) => (smooth * (WALL_WEIGHT - 1) + micros) / WALL_WEIGHT,
-            None => micros,
-        });
+        if let Some(class) = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class)) {
+            class.observe(wall, is_over);
+        }
     }
 
     /// A lane has nothing to do: its slot is free.
@@ -594,16 +469,5 @@ impl Board {
         lanes.sort_unstable();
         lanes.dedup();
         lanes.len()
-    }
-}
-
-impl Class {
-    /// How many runs a worker may hold at once.
-    fn runs_at_once(&self) -> usize {
-        let ahead = match self.wall_micros {
-            Some(wall) if self.run.isolation == Isolation::Sealed => AHEAD_MICROS / wall.max(1),
-            _ => 0,
-        };
-        1 + usize::try_from(ahead).unwrap_or(usize::MAX - 1)
     }
 }
