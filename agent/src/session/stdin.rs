@@ -3,7 +3,7 @@
 use super::{Backoff, is_final};
 use crate::{
     attempt::stdin::{StdinError, StdinSource},
-    domain::AttemptKey,
+    domain::{AttemptKey, Phase},
     wire::attempt_to_proto,
 };
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 /// How many chunks wait for the attempt, in chunks of at most 256 KiB.
 const CHUNKS_MAX: usize = 1;
@@ -59,6 +59,8 @@ async fn read_all(
         let before = offset;
         match read_on(client, attempt, &mut offset, sender).await {
             Ok(()) => return Ok(()),
+            // A coordinator that knows only of the stdin of reassemble tasks: there is none then.
+            Err(status) if attempt.phase == Phase::Task && status.code() == Code::InvalidArgument => return Ok(()),
             Err(status) if is_final(&status) => return Err(StdinError(status.message().to_owned())),
             Err(status) => {
                 tracing::debug!(%attempt, %status, offset, "reading stdin broke; it is tried again")

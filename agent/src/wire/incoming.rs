@@ -92,7 +92,7 @@ fn run_spec(spec: v1::RunSpec) -> Result<RunSpec, WireError> {
         Err(_) => return Err(WireError::UnknownValue { field: "network", value: task.network }),
     };
     let stdin = match task.stdin.map(|stdin| stdin.source.ok_or(WireError::Missing("stdin.source"))) {
-        _ if spec.has_input => StdinFrom::Coordinator,
+        None if spec.has_input => StdinFrom::Coordinator,
         None => StdinFrom::Nothing,
         Some(source) => match source? {
             v1::stdin::Source::Template(_) => StdinFrom::Assignment,

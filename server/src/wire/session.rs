@@ -126,12 +126,14 @@ pub fn run_spec_to_proto(
     if task.output_bytes_max == 0 {
         task.output_bytes_max = output_bytes_default;
     }
+    // An agent that doesn't know of `stdin` in the task reads it from here all the same.
+    let has_input = phase == Phase::Reassemble || task.stdin.is_some();
     Some(pb::RunSpec {
         project_id: project.0,
         phase: phase_to_proto(phase).into(),
         project_name: spec.name.clone(),
         image: Some(image_to_proto(&spec.image)),
         task: Some(task),
-        has_input: phase == Phase::Reassemble,
+        has_input,
     })
 }

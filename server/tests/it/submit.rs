@@ -21,9 +21,10 @@ async fn a_submission_becomes_a_project() {
         weight: 1,
         on_failure: pb::FailurePolicy::Continue.into(),
         task: Some(pb::TaskSpec {
-            retry_on: vec![1, 2, 3],
+            retry_on: vec![1, 2, 3, 4],
             resources: Some(pb::Resources::default()),
             network: pb::Network::None.into(),
+            isolation: pb::Isolation::Sealed.into(),
             ..task(&["echo", "{item}"])
         }),
         ..spec(3)
