@@ -162,11 +162,11 @@ impl Lane {
     async fn serve(&mut self) -> Ended {
         let mut look = interval(Duration::from_millis(LOOK_EVERY_MILLIS));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut has_slot = true;
+        let (mut has_slot, mut retires) = (true, false);
         loop {
             let mail = self.shared.with(|board, _| board.read_mail(self.id));
             has_slot |= mail.awake;
-            let retires = mail.retire;
+            retires |= mail.retire;
             self.obey(mail);
             if has_slot && !retires {
                 self.pull().await;
@@ -176,12 +176,12 @@ impl Lane {
             }
             if self.flights.is_empty() {
                 if has_slot && self.over.is_none() && !retires {
-                    has_slot = false;
-                    self.shared.with(|board, to_do| board.rest(self.id, to_do));
-                    // What came meanwhile is in the mail.
-                    continue;
-                }
-                if has_slot {
+                    // With init full of what is not released, it is only a moment until there is room again.
+                    if self.unreleased() < self.runs_max {
+                        has_slot = false;
+                        self.shared.with(|board, to_do| board.rest(self.id, to_do));
+                    }
+                } else if has_slot {
                     // Endings may still have to be kept, but nothing runs.
                     has_slot = false;
                     self.shared.with(|board, to_do| board.yield_slot(self.id, to_do));
@@ -230,9 +230,7 @@ impl Lane {
         if fresh && self.next > FIRST_RUN {
             return;
         }
-        // What has ended and is not released takes room with init too.
-        let unreleased = usize::try_from(self.ended.saturating_sub(self.released)).unwrap_or(usize::MAX);
-        let held_max = if fresh { 1 } else { self.runs_max.saturating_sub(unreleased) };
+        let held_max = if fresh { 1 } else { self.runs_max.saturating_sub(self.unreleased()) };
         let (held, next) = (self.flights.len(), self.next);
         let pulled = self.shared.with(|board, _| board.pull(self.id, held, held_max, next));
         if pulled.is_empty() {
@@ -272,6 +270,11 @@ impl Lane {
         if fresh {
             self.over = Some("it is for one task".into());
         }
+    }
+
+    /// How many runs have ended and are not released: they take room with init too.
+    fn unreleased(&self) -> usize {
+        usize::try_from(self.ended.saturating_sub(self.released)).unwrap_or(usize::MAX)
     }
 
     /// Hands endings on; tells whether anybody takes them.

@@ -12,7 +12,10 @@ use nix::{
 };
 use std::{
     ffi::{CString, OsString},
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStringExt, net::UnixStream},
+    },
     path::Path,
 };
 
@@ -25,6 +28,8 @@ pub(super) fn start(tmpfs: &[Tmpfs], queues: &MessageQueues, user: TaskUser) -> 
             if become_task(user).is_err() {
                 exit_child(1);
             }
+            // Sockets that were sent through each other are collected when another one is closed.
+            drop(UnixStream::pair());
             SystemV::remove_all();
             queues.remove_all();
             for tmpfs in tmpfs {
