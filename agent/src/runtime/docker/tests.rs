@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, ImageFile, Isolation, Outcome, OutputStream, Phase, RunSpec, StdinFrom},
-    init_link::{self, InitEvent, InitExit, InitReceiver, InitSender, InitState, LinkError, RunCommand},
+    domain::{AttemptKey, ImageFile, Isolation, Outcome, OutputStream, Phase},
+    init_link::{HeldState, Hello, InitEvent, InitExit, InitLink, LinkError, Offsets, RunCommand},
+    runtime::WorkerShape,
     sweep::{Swept, sweep},
 };
 use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
@@ -73,21 +74,28 @@ impl Bench {
 
     async fn spec(&self, index: u32) -> WorkerSpec {
         let image = self.runtime.prepare(&self.image, &self.files).await.unwrap();
-        let run = RunSpec {
-            project_name: "docker tests".into(),
-            image: self.image.clone(),
-            env: BTreeMap::new(),
-            workdir: None,
-            timeout: None,
+        let shape = WorkerShape {
+            image,
+            isolation: Isolation::Sealed,
             cpus_milli: Some(500),
             memory_bytes: Some(64 << 20),
             pids_max: Some(50),
             network: false,
-            output_bytes_max: 1 << 20,
-            stdin: StdinFrom::Nothing,
-            isolation: Isolation::Sealed,
+            workdir: None,
         };
-        WorkerSpec { id: self.id(index), image, run: Arc::new(run) }
+        WorkerSpec { id: self.id(index), shape: Arc::new(shape) }
+    }
+
+    /// The worker of [`Self::spec`], made otherwise.
+    async fn spec_with(&self, index: u32, change: impl FnOnce(&mut WorkerShape)) -> WorkerSpec {
+        let WorkerSpec { id, mut shape } = self.spec(index).await;
+        change(Arc::make_mut(&mut shape));
+        WorkerSpec { id, shape }
+    }
+
+    async fn start_with(&self, index: u32, change: impl FnOnce(&mut WorkerShape)) -> Link {
+        let spec = self.spec_with(index, change).await;
+        Link::open(self.runtime.create(&spec).await.unwrap()).await
     }
 
     fn id(&self, index: u32) -> WorkerId {
@@ -95,7 +103,7 @@ impl Bench {
     }
 
     async fn start(&self, index: u32) -> Link {
-        Link::open(self.runtime.create(&self.spec(index).await).await.unwrap()).await
+        self.start_with(index, |_| {}).await
     }
 
     /// Ends the test: everything is removed, and nothing is left.
@@ -128,6 +136,7 @@ fn key(index: u32) -> AttemptKey {
 
 fn shell(script: &str) -> RunCommand {
     RunCommand {
+        number: 0,
         attempt: key(0),
         command: ["sh", "-c", script].map(String::from).into(),
         env: Vec::new(),
@@ -139,45 +148,61 @@ fn shell(script: &str) -> RunCommand {
 }
 
 struct Link {
-    sender: InitSender,
-    receiver: InitReceiver,
-    state: InitState,
+    init: InitLink,
+    hello: Hello,
+    /// Of the last run.
+    number: u64,
     stdout: Vec<u8>,
 }
 
 impl Link {
     async fn open(connection: Box<dyn Connection>) -> Self {
-        let (sender, receiver, state) = init_link::open(connection).await.unwrap();
-        Self { sender, receiver, state, stdout: Vec::new() }
+        let (init, hello) = InitLink::open(connection).await.unwrap();
+        Self { init, hello, number: 0, stdout: Vec::new() }
     }
 
     async fn step(&mut self) -> Result<Option<InitExit>, LinkError> {
-        match self.receiver.next().await? {
-            InitEvent::Output { stream, offset, bytes } => {
+        match self.init.event().await? {
+            InitEvent::Output { run, stream, offset, bytes } => {
                 if stream == OutputStream::Stdout {
                     self.stdout.extend_from_slice(&bytes);
                 }
-                self.sender.ack(stream, offset + bytes.len() as u64).await?;
+                self.init.ack(run, stream, offset + bytes.len() as u64);
             }
-            InitEvent::Exited(exit) => return Ok(Some(exit)),
-            InitEvent::Started | InitEvent::StdinWritten { .. } => {}
+            InitEvent::Exited(run, exit) => {
+                self.init.release(run);
+                return Ok(Some(exit));
+            }
+            InitEvent::Started(_) | InitEvent::StdinWritten => {}
+            other => panic!("{other:?}"),
         }
         Ok(None)
     }
 
-    async fn run(&mut self, command: &RunCommand) -> (Outcome, String) {
-        self.sender.run(command).await.unwrap();
+    /// Sends a command as the next run.
+    fn send(&mut self, command: &RunCommand) {
+        self.number += 1;
+        self.init.run(&RunCommand { number: self.number, ..command.clone() }).unwrap();
         self.stdout.clear();
+    }
+
+    async fn end(&mut self) -> InitExit {
         loop {
             if let Some(exit) = self.step().await.unwrap() {
-                self.sender.release().await.unwrap();
-                return (exit.outcome, String::from_utf8_lossy(&self.stdout).into_owned());
+                self.init.flush().await.unwrap();
+                return exit;
             }
         }
     }
 
+    async fn run(&mut self, command: &RunCommand) -> (Outcome, String) {
+        self.send(command);
+        let exit = self.end().await;
+        (exit.outcome, String::from_utf8_lossy(&self.stdout).into_owned())
+    }
+
     async fn start_and_read_line(&mut self, script: &str) {
-        self.sender.run(&shell(script)).await.unwrap();
+        self.send(&shell(script));
         while !self.stdout.ends_with(b"\n") {
             assert_eq!(self.step().await.unwrap(), None);
         }
@@ -198,7 +223,7 @@ async fn check_lines(link: &mut Link, script: &str, expected: &[&str]) {
 async fn a_task_has_what_it_needs_and_no_more() {
     let Some(bench) = Bench::open().await else { return };
     let mut link = bench.start(0).await;
-    assert_eq!(link.state, InitState::Idle);
+    assert_eq!((&link.hello.held, &link.hello.spent), (&vec![], &None));
     let link = &mut link;
     check_lines(link, "id -u; id -g; pwd; echo $HOME; hostname", &["65532", "65532", "/", "/tmp", "worker"])
         .await;
@@ -273,22 +298,19 @@ async fn workers_outlive_their_agent_and_are_adopted() {
     assert_eq!(stranger.workers().await.unwrap(), [], "another agent's workers are not its own");
 
     let mut adopted = Link::open(second.connect(&bench.id(0)).await.unwrap()).await;
-    assert_eq!(adopted.state, InitState::Running { attempt: "1-task-0-1".into() });
+    let [held] = adopted.hello.held.as_slice() else { panic!("{:?}", adopted.hello) };
+    assert_eq!((held.run, held.attempt.as_str()), (1, "1-task-0-1"));
+    assert!(matches!(held.state, HeldState::Running { .. }));
     assert_eq!(
         sweep(&second, &BTreeSet::from([bench.id(0)])).await.unwrap(),
         Swept { removed: 1, failed: 0 }
     );
-    adopted.sender.resume(4, 0).await.unwrap();
+    adopted.init.resume(vec![Offsets { run: 1, stdout: 4, stderr: 0 }]);
     while adopted.stdout != b"two\n" {
         assert_eq!(adopted.step().await.unwrap(), None);
     }
-    adopted.sender.kill(Duration::from_secs(20)).await.unwrap();
-    let exit = loop {
-        if let Some(exit) = adopted.step().await.unwrap() {
-            break exit;
-        }
-    };
-    assert_eq!(exit.outcome, Outcome::Cancelled);
+    adopted.init.kill(1, Duration::from_secs(20));
+    assert_eq!(adopted.end().await.outcome, Outcome::Cancelled);
     bench.close().await;
 }
 
@@ -347,12 +369,14 @@ async fn an_engine_that_is_gone_is_not_a_refusal() {
 async fn a_refused_worker_leaves_nothing_behind() {
     let Some(bench) = Bench::open().await else { return };
     let spec = bench.spec(0).await;
-    let no_image = PreparedImage { handle: "piecework/none:such".into(), ..(*spec.image).clone() };
-    let refused = bench.runtime.create(&WorkerSpec { image: Arc::new(no_image), ..spec.clone() }).await;
+    let no_image = |shape: &mut WorkerShape| {
+        Arc::make_mut(&mut shape.image).handle = "piecework/none:such".into();
+    };
+    let refused = bench.runtime.create(&bench.spec_with(0, no_image).await).await;
     let Err(WorkerError::Worker(why)) = refused else { panic!() };
     assert!(why.contains("No such image"), "{why}");
-    let run = RunSpec { cpus_milli: Some(1_000_000), ..(*spec.run).clone() };
-    let refused = bench.runtime.create(&WorkerSpec { run: Arc::new(run), ..spec.clone() }).await;
+    let too_many = |shape: &mut WorkerShape| shape.cpus_milli = Some(1_000_000);
+    let refused = bench.runtime.create(&bench.spec_with(0, too_many).await).await;
     assert!(matches!(refused, Err(WorkerError::Worker(_))));
     assert_eq!(bench.runtime.workers().await.unwrap(), []);
 
@@ -375,11 +399,11 @@ async fn a_refused_worker_leaves_nothing_behind() {
 #[tokio::test]
 async fn small_limits_still_make_a_worker() {
     let Some(bench) = Bench::open().await else { return };
-    let spec = bench.spec(0).await;
-    let run =
-        RunSpec { memory_bytes: Some(1), cpus_milli: Some(1), pids_max: Some(1), ..(*spec.run).clone() };
-    let connection = bench.runtime.create(&WorkerSpec { run: Arc::new(run), ..spec }).await.unwrap();
-    check_lines(&mut Link::open(connection).await, "echo small", &["small"]).await;
+    let small = |shape: &mut WorkerShape| {
+        (shape.memory_bytes, shape.cpus_milli, shape.pids_max) = (Some(1), Some(1), Some(1));
+    };
+    let mut link = bench.start_with(0, small).await;
+    check_lines(&mut link, "echo small", &["small"]).await;
     bench.close().await;
 }
 
@@ -462,8 +486,7 @@ async fn an_image_is_built_once_with_any_file_name() {
     assert_eq!((&first, &first), (&second.unwrap(), &third.unwrap()));
     let name = first.handle.clone();
     assert_eq!(prepare().await.unwrap().handle, name, "a later call finds it");
-    let spec = WorkerSpec { image: first, ..bench.spec(0).await };
-    let mut link = Link::open(bench.runtime.create(&spec).await.unwrap()).await;
+    let mut link = bench.start_with(0, |shape| shape.image = first).await;
     let script = "for f in '/odd dir'/*; do printf '%s\\n' \"$f\"; stat -c %a \"$f\"; done; head -n 1 /stamp";
     check_lines(&mut link, script, &[path, "751", &bench.agent_id]).await;
     drop(link);

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::{
-    domain::{AttemptKey, ImageFile, Isolation, Outcome, Phase, RunSpec, StdinFrom},
-    init_link::{self, InitEvent, InitReceiver, InitSender, InitState, RunCommand},
+    domain::{AttemptKey, ImageFile, Isolation, Outcome, Phase},
+    init_link::{HeldState, InitEvent, InitLink, Offsets, RunCommand},
+    runtime::WorkerShape,
     sweep::{Swept, sweep},
 };
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// One file.
 struct OneFile([u8; 32], PathBuf);
@@ -42,28 +43,31 @@ async fn runtimes(data: &Path) -> Vec<ProcessRuntime> {
 }
 
 async fn spec(runtime: &ProcessRuntime, id: &str) -> WorkerSpec {
-    let image = ImageSpec::Reference("any".into());
-    let prepared = runtime.prepare(&image, &no_file()).await.unwrap();
-    let run = RunSpec {
-        project_name: "process tests".into(),
+    let image = runtime.prepare(&ImageSpec::Reference("any".into()), &no_file()).await.unwrap();
+    spec_of(image, id)
+}
+
+fn spec_of(image: Arc<PreparedImage>, id: &str) -> WorkerSpec {
+    let shape = WorkerShape {
         image,
-        env: BTreeMap::new(),
-        workdir: None,
-        timeout: None,
+        isolation: Isolation::Sealed,
         cpus_milli: None,
         memory_bytes: None,
         pids_max: None,
         network: false,
-        output_bytes_max: 1 << 20,
-        stdin: StdinFrom::Nothing,
-        isolation: Isolation::Sealed,
+        workdir: None,
     };
-    WorkerSpec { id: WorkerId(id.into()), image: prepared, run: Arc::new(run) }
+    WorkerSpec { id: WorkerId(id.into()), shape: Arc::new(shape) }
+}
+
+fn key(index: u32) -> AttemptKey {
+    AttemptKey { project: 1, phase: Phase::Task, index, attempt: 1 }
 }
 
 fn shell(script: &str, env: &[(String, String)]) -> RunCommand {
     RunCommand {
-        attempt: AttemptKey { project: 1, phase: Phase::Task, index: 0, attempt: 1 },
+        number: 1,
+        attempt: key(0),
         command: ["sh", "-c", script].map(String::from).into(),
         env: env.to_vec(),
         workdir: None,
@@ -74,35 +78,34 @@ fn shell(script: &str, env: &[(String, String)]) -> RunCommand {
 }
 
 /// Follows an attempt to its end, or to the end of its first line.
-async fn follow(
-    sender: &mut InitSender,
-    receiver: &mut InitReceiver,
-    to_line: bool,
-) -> (Option<Outcome>, String) {
+async fn follow(link: &mut InitLink, to_line: bool) -> (Option<Outcome>, String) {
     let mut all = Vec::new();
     loop {
-        match receiver.next().await.unwrap() {
-            InitEvent::Output { stream, offset, bytes } => {
+        match link.event().await.unwrap() {
+            InitEvent::Output { run, stream, offset, bytes } => {
                 all.extend_from_slice(&bytes);
-                sender.ack(stream, offset + bytes.len() as u64).await.unwrap();
+                link.ack(run, stream, offset + bytes.len() as u64);
                 if to_line && all.ends_with(b"\n") {
+                    link.flush().await.unwrap();
                     return (None, String::from_utf8(all).unwrap());
                 }
             }
-            InitEvent::Exited(exit) => {
-                sender.release().await.unwrap();
+            InitEvent::Exited(run, exit) => {
+                link.release(run);
+                link.flush().await.unwrap();
                 return (Some(exit.outcome), String::from_utf8(all).unwrap());
             }
-            InitEvent::Started | InitEvent::StdinWritten { .. } => {}
+            InitEvent::Started(_) | InitEvent::StdinWritten => {}
+            other => panic!("{other:?}"),
         }
     }
 }
 
-async fn start(runtime: &ProcessRuntime, spec: &WorkerSpec, script: &str) -> (InitSender, InitReceiver) {
-    let (mut sender, receiver, state) = init_link::open(runtime.create(spec).await.unwrap()).await.unwrap();
-    assert_eq!(state, InitState::Idle);
-    sender.run(&shell(script, &spec.image.env)).await.unwrap();
-    (sender, receiver)
+async fn start(runtime: &ProcessRuntime, spec: &WorkerSpec, script: &str) -> InitLink {
+    let (mut link, hello) = InitLink::open(runtime.create(spec).await.unwrap()).await.unwrap();
+    assert_eq!((hello.held, hello.spent), (vec![], None));
+    link.run(&shell(script, &spec.shape.image.env)).unwrap();
+    link
 }
 
 #[tokio::test]
@@ -111,8 +114,8 @@ async fn a_task_runs_with_the_host_s_commands() {
     for runtime in runtimes(data.path()).await {
         let spec = spec(&runtime, "a-1-task-0-1").await;
         let script = "echo from $(basename $(pwd)); cat /proc/self/comm; exit 5";
-        let (mut sender, mut receiver) = start(&runtime, &spec, script).await;
-        let ended = follow(&mut sender, &mut receiver, false).await;
+        let mut link = start(&runtime, &spec, script).await;
+        let ended = follow(&mut link, false).await;
         assert_eq!(ended, (Some(Outcome::Exited(5)), "from work\ncat\n".into()));
         runtime.discard(&spec.id).await.unwrap();
         runtime.discard(&spec.id).await.unwrap();
@@ -129,8 +132,8 @@ async fn discarding_ends_everything_below() {
         let touch = format!("trap '' TERM; while :; do touch {}; sleep 0.02; done", marker.display());
         let script =
             format!("trap '' TERM; (setsid sh -c \"{touch}\" &); echo up; while :; do sleep 1; done");
-        let (mut sender, mut receiver) = start(&runtime, &spec, &script).await;
-        follow(&mut sender, &mut receiver, true).await;
+        let mut link = start(&runtime, &spec, &script).await;
+        follow(&mut link, true).await;
         while !marker.exists() {
             sleep(Duration::from_millis(2)).await;
         }
@@ -149,18 +152,19 @@ async fn workers_outlive_their_agent_and_are_adopted() {
     let data = tempfile::tempdir().unwrap();
     for runtime in runtimes(data.path()).await {
         let first = spec(&runtime, "a-1-task-0-1").await;
-        let (mut sender, mut receiver) = start(&runtime, &first, "echo one; sleep 0.2; echo two").await;
-        follow(&mut sender, &mut receiver, true).await;
-        drop((sender, receiver));
+        let mut link = start(&runtime, &first, "echo one; sleep 0.2; echo two").await;
+        follow(&mut link, true).await;
+        drop(link);
         drop(runtime.create(&spec(&runtime, "a-1-task-1-1").await).await.unwrap());
 
         let second = runtime.clone();
         assert_eq!(second.workers().await.unwrap().len(), 2);
-        let (mut sender, mut receiver, state) =
-            init_link::open(second.connect(&first.id).await.unwrap()).await.unwrap();
-        assert!(!matches!(state, InitState::Idle), "{state:?}");
-        sender.resume(4, 0).await.unwrap();
-        let ended = follow(&mut sender, &mut receiver, false).await;
+        let (mut link, hello) = InitLink::open(second.connect(&first.id).await.unwrap()).await.unwrap();
+        let [held] = hello.held.as_slice() else { panic!("{hello:?}") };
+        assert_eq!((held.run, held.attempt.as_str()), (1, "1-task-0-1"));
+        assert_ne!(held.state, HeldState::Queued);
+        link.resume(vec![Offsets { run: 1, stdout: 4, stderr: 0 }]);
+        let ended = follow(&mut link, false).await;
         assert_eq!(ended, (Some(Outcome::Exited(0)), "two\n".into()));
         assert_eq!(sweep(&second, &BTreeSet::new()).await.unwrap(), Swept { removed: 2, failed: 0 });
     }
@@ -171,13 +175,20 @@ async fn a_lost_init_is_explained_and_its_pid_is_not_trusted() {
     let data = tempfile::tempdir().unwrap();
     for runtime in runtimes(data.path()).await {
         let spec = spec(&runtime, "a-1-task-0-1").await;
-        let (mut sender, mut receiver) = start(&runtime, &spec, "echo up; exec sleep 600").await;
-        follow(&mut sender, &mut receiver, true).await;
+        let mut link = start(&runtime, &spec, "echo up; exec sleep 600").await;
+        runtime.note(&spec.id, &[(1, key(0)), (2, key(1))]).unwrap();
+        link.run(&RunCommand { number: 2, attempt: key(1), ..shell("true", &[]) }).unwrap();
+        follow(&mut link, true).await;
         let file = pid_file(&runtime.inner.places.of(&spec.id).unwrap());
         kill(piecework_init::running(&file).unwrap(), Signal::SIGKILL).unwrap();
-        assert!(receiver.next().await.is_err());
+        assert!(link.event().await.is_err());
         assert!(vanished(&file).await);
         assert_eq!(runtime.why_gone(&spec.id).await, Gone::Worker("its init was killed".into()));
+        assert_eq!(
+            runtime.begun(&spec.id),
+            Begun { run: 1, attempt: Some(key(0)) },
+            "the second never began"
+        );
         assert!(runtime.connect(&spec.id).await.is_err());
         // The pid is another's now: this process's own. Were it believed, the test would end here.
         let own = piecework_init::identity(std::process::id().cast_signed()).unwrap();
@@ -211,12 +222,13 @@ async fn the_files_of_an_image_come_before_the_host_s() {
         let (first, second) = tokio::join!(prepare(), prepare());
         let image = first.unwrap();
         assert_eq!(image, second.unwrap());
-        let spec = WorkerSpec { image, ..spec(&runtime, "a-1-task-0-1").await };
-        let (mut sender, mut receiver) = start(&runtime, &spec, "ls a; /bin/echo host").await;
-        assert_eq!(follow(&mut sender, &mut receiver, false).await.1, "own a\nhost\n");
-        let direct = RunCommand { command: vec!["/usr/bin/ls".into(), "b".into()], ..shell("", &[]) };
-        sender.run(&direct).await.unwrap();
-        assert_eq!(follow(&mut sender, &mut receiver, false).await.1, "own b\n");
+        let spec = spec_of(image, "a-1-task-0-1");
+        let mut link = start(&runtime, &spec, "ls a; /bin/echo host").await;
+        assert_eq!(follow(&mut link, false).await.1, "own a\nhost\n");
+        let direct =
+            RunCommand { number: 2, command: vec!["/usr/bin/ls".into(), "b".into()], ..shell("", &[]) };
+        link.run(&direct).unwrap();
+        assert_eq!(follow(&mut link, false).await.1, "own b\n");
         runtime.discard(&spec.id).await.unwrap();
 
         let needs_docker = runtime.prepare(&build(&["true"], &file), &blobs).await;

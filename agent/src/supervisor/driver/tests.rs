@@ -37,6 +37,10 @@ impl Journal for FakeJournal {
     }
 }
 
+fn names(attempts: impl IntoIterator<Item = AttemptKey>) -> String {
+    attempts.into_iter().map(|attempt| attempt.to_string()).collect::<Vec<_>>().join(" ")
+}
+
 struct FakeHands(mpsc::UnboundedSender<String>);
 
 impl FakeHands {
@@ -49,14 +53,14 @@ impl Hands for FakeHands {
     fn forget(&mut self, attempt: AttemptKey) {
         self.tell(format!("forget {attempt}"));
     }
-    fn release(&mut self, attempt: AttemptKey) {
-        self.tell(format!("release {attempt}"));
+    fn release(&mut self, attempts: Vec<AttemptKey>) {
+        self.tell(format!("release {}", names(attempts)));
     }
     fn kill(&mut self, attempt: AttemptKey) {
         self.tell(format!("kill {attempt}"));
     }
-    fn start(&mut self, assignment: Assignment) {
-        self.tell(format!("start {}", assignment.attempt));
+    fn start(&mut self, assignments: Vec<Assignment>) {
+        self.tell(format!("start {}", names(assignments.iter().map(|assignment| assignment.attempt))));
     }
     fn upload(&mut self, attempt: AttemptKey, _outputs: Vec<(OutputStream, u64)>) {
         self.tell(format!("upload {attempt}"));
@@ -217,15 +221,7 @@ async fn what_could_not_be_committed_leaves_once_it_is() {
     bench.session(2, SELDOM).await;
     bench.expect(&["2#1 hello 0 2", "2#2 credits 0 the disk that holds the outbox is full"]).await;
     bench.journal.full.store(false, Ordering::SeqCst);
-    bench
-        .expect(&[
-            "commit +2 -0",
-            "release 7-task-1-1",
-            "release 7-task-2-1",
-            "2#3 credits 2 ",
-            "2#4 reports 2",
-        ])
-        .await;
+    bench.expect(&["commit +2 -0", "release 7-task-1-1 7-task-2-1", "2#3 credits 2 ", "2#4 reports 2"]).await;
     assert_eq!(*bench.journal.kept.lock().expect("not poisoned"), [key(1), key(2)]);
 }
 
