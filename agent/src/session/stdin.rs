@@ -60,7 +60,9 @@ async fn read_all(
         match read_on(client, attempt, &mut offset, sender).await {
             Ok(()) => return Ok(()),
             // A coordinator that knows only of the stdin of reassemble tasks: there is none then.
-            Err(status) if attempt.phase == Phase::Task && status.code() == Code::InvalidArgument => return Ok(()),
+            Err(status) if attempt.phase == Phase::Task && status.code() == Code::InvalidArgument => {
+                return Ok(());
+            }
             Err(status) if is_final(&status) => return Err(StdinError(status.message().to_owned())),
             Err(status) => {
                 tracing::debug!(%attempt, %status, offset, "reading stdin broke; it is tried again")

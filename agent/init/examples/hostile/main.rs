@@ -1,4 +1,5 @@
-//! Tasks that do what they must not, to see that nothing of it lasts: `hostile NAME` does one of them, `hostile` names all.
+//! Tasks that do what they must not, to see that nothing of it lasts: `hostile NAME` does one of them, as does a link of
+//! that name to it; `hostile` names all.
 //! Each does as much of its mischief as it is let, and ends with 0, unless its mischief is not to end.
 
 #![expect(clippy::print_stdout, reason = "it is what this program is for")]
@@ -40,7 +41,10 @@ const TASKS: [Task; 24] = [
 ];
 
 fn main() -> ExitCode {
-    let wanted = env::args().nth(1);
+    // Called by a task's name, it needs no argument.
+    let called = env::args().next().unwrap_or_default();
+    let called = called.rsplit('/').next().filter(|name| TASKS.iter().any(|(task, _)| task == name));
+    let wanted = called.map(str::to_owned).or_else(|| env::args().nth(1));
     match TASKS.iter().find(|(name, _)| Some(*name) == wanted.as_deref()) {
         Some((_, task)) => {
             task();

@@ -79,9 +79,12 @@ pub(super) fn body(
     let labels = [(AGENT_LABEL, agent_id.to_owned()), (WORKER_LABEL, spec.id.0.clone())];
     let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect::<Vec<_>>());
     let socket = format!("{SOCKET_DIR}/{}", place::SOCKET);
+    let places = writable(shape);
     let mut cmd = vec!["--socket", &socket];
     if shape.isolation == Isolation::Sealed {
         cmd.extend(["--task-user", TASK_USER, "--workdir", WRITABLE[0]]);
+        // An engine may give a file system the mode of the directory that it is mounted over.
+        cmd.extend(places.iter().flat_map(|place| ["--writable", place]));
     }
     ContainerCreateBody {
         image: Some(shape.image.handle.clone()),
@@ -139,22 +142,25 @@ fn host_config(shape: &WorkerShape, files: &Files, socket_dir: &Path) -> HostCon
     }
 }
 
-/// An empty file system in memory over each writable place: half of the room for the first, equal shares for the others.
-fn tmpfs(shape: &WorkerShape, bytes: u64) -> HashMap<String, String> {
+/// The places of a sealed worker that get a file system of their own: the usual ones, and the volumes of its image.
+fn writable(shape: &WorkerShape) -> BTreeSet<String> {
     let volumes = shape.image.volumes.iter().filter(|volume| {
-        volume.is_absolute()
-            && NOT_MOUNTED.iter().all(|other| **volume != *Path::new(other))
-            && !volume.starts_with("/dev")
+        let reserved = NOT_MOUNTED.iter().any(|other| **volume == *Path::new(other));
+        volume.is_absolute() && !reserved && !volume.starts_with("/dev")
     });
     let volumes = volumes.map(|volume| volume.to_string_lossy().into_owned());
-    let others: BTreeSet<String> = volumes
-        .chain(WRITABLE[1..].iter().map(ToString::to_string))
-        .filter(|place| place != WRITABLE[0])
-        .collect();
-    let options = |bytes: u64| format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}");
-    let each = bytes / 2 / others.len().max(1) as u64;
-    let first = (WRITABLE[0].to_owned(), options(bytes / 2));
-    others.into_iter().map(|place| (place, options(each))).chain([first]).collect()
+    volumes.chain(WRITABLE.iter().map(ToString::to_string)).collect()
+}
+
+/// An empty file system in memory over each of them: half of the room for the first, equal shares for the others.
+fn tmpfs(shape: &WorkerShape, bytes: u64) -> HashMap<String, String> {
+    let places = writable(shape);
+    let each = bytes / 2 / (places.len() - 1).max(1) as u64;
+    let options = |place: &str| {
+        let bytes = if place == WRITABLE[0] { bytes / 2 } else { each };
+        format!("rw,exec,nosuid,nodev,mode=1777,size={bytes}")
+    };
+    places.iter().map(|place| (place.clone(), options(place))).collect()
 }
 
 fn mount(source: &Path, target: &str, read_only: bool) -> Mount {

@@ -176,7 +176,7 @@ async fn a_lost_init_is_explained_and_its_pid_is_not_trusted() {
     for runtime in runtimes(data.path()).await {
         let spec = spec(&runtime, "a-1-task-0-1").await;
         let mut link = start(&runtime, &spec, "echo up; exec sleep 600").await;
-        runtime.note(&spec.id, &[(1, key(0)), (2, key(1))]).unwrap();
+        runtime.note(&spec.id, &[(1, key(0)), (2, key(1))], 0).unwrap();
         link.run(&RunCommand { number: 2, attempt: key(1), ..shell("true", &[]) }).unwrap();
         follow(&mut link, true).await;
         let file = pid_file(&runtime.inner.places.of(&spec.id).unwrap());
@@ -186,7 +186,7 @@ async fn a_lost_init_is_explained_and_its_pid_is_not_trusted() {
         assert_eq!(runtime.why_gone(&spec.id).await, Gone::Worker("its init was killed".into()));
         assert_eq!(
             runtime.begun(&spec.id),
-            Begun { run: 1, attempt: Some(key(0)) },
+            Some(Begun { run: 1, attempts: vec![(1, key(0))] }),
             "the second never began"
         );
         assert!(runtime.connect(&spec.id).await.is_err());

@@ -137,7 +137,7 @@ async fn losses_are_told_apart() {
         let spec = spec("w", "any");
         let mut link = start(&runtime, "w").await;
         let runs = [numbered(1, &["exit=0"]), numbered(2, &["print=a", step]), numbered(3, &["exit=0"])];
-        runtime.note(&spec.id, &[1, 2, 3].map(|index| (index.into(), attempt(index)))).unwrap();
+        runtime.note(&spec.id, &[1, 2, 3].map(|index| (index.into(), attempt(index))), 1).unwrap();
         for run in &runs {
             link.run(run).unwrap();
         }
@@ -145,7 +145,7 @@ async fn losses_are_told_apart() {
         let lost = follow(&mut link).await;
         assert!(matches!(lost, Err(LinkError::Closed)), "{lost:?}");
         assert_eq!(runtime.why_gone(&spec.id).await, expected);
-        assert_eq!(runtime.begun(&spec.id), Begun { run: 2, attempt: Some(attempt(2)) });
+        assert_eq!(runtime.begun(&spec.id), Some(Begun { run: 2, attempts: vec![(2, attempt(2))] }));
         assert!(runtime.connect(&spec.id).await.is_err());
     }
 }
