@@ -8,13 +8,20 @@ use std::{
     process::Command,
 };
 
-/// An image with the probe, and a volume with something in it.
+/// The names of all hostile tasks but those that are meant to cost their worker.
+fn hostile() -> Vec<String> {
+    let names = Command::new(player("hostile")).output().expect("the list").stdout;
+    text(&names).lines().filter(|name| *name != "time-wait").map(str::to_owned).collect()
+}
+
+/// An image with the probe, the hostile tasks as programs of their names, and two volumes.
 fn image() -> Image {
-    players_image(
-        &["probe", "hostile"],
-        &["VOLUME /volume", "VOLUME /var/lib/data", "ENV PLACE=image"],
-        |_| (),
-    )
+    let changes = ["VOLUME /volume", "VOLUME /var/lib/data", "ENV PLACE=image"];
+    players_image(&["probe", "hostile"], &changes, |root| {
+        for name in hostile() {
+            std::os::unix::fs::symlink("hostile", root.join("bin").join(name)).expect("a link");
+        }
+    })
 }
 
 /// Submits tasks that run one after another in this order, and waits until all have ended.
