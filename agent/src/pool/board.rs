@@ -19,6 +19,9 @@ const AHEAD_MICROS: u64 = 20_000;
 /// How much the newest run time counts, in parts of this.
 const WALL_WEIGHT: u64 = 8;
 
+/// Where numbers begin: below is room for what is put back.
+const FIRST_NUMBER: u64 = 1 << 32;
+
 /// Names a lane, for as long as the pool lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneId(pub(super) u64);
@@ -144,7 +147,7 @@ impl Board {
             slots,
             busy: 0,
             idle_max,
-            next: 1,
+            next: FIRST_NUMBER,
             classes: BTreeMap::new(),
             lanes: HashMap::new(),
             places: HashMap::new(),
@@ -301,11 +304,12 @@ impl Board {
         // Whoever waits longer and has no slot has to get this one.
         let starving = self
             .classes
-            .values()
-            .filter(|class| class.busy == 0)
-            .filter_map(|class| class.waiting.front().map(|waiting| waiting.turn))
-            .min()
-            .unwrap_or(u64::MAX);
+            .iter()
+            .filter(|(_, class)| class.busy == 0)
+            .filter_map(|(id, class)| Some((class.waiting.front()?.turn, *id)))
+            .min();
+        // Ordered as where slots are given: else a lane could be given one that it must not use, again and again.
+        let may_have = |turn| starving.is_none_or(|starving| (turn, class_id) < starving);
         let all_busy = self.busy >= self.slots;
         let Some(class) = self.classes.get_mut(&class_id) else { return Vec::new() };
         class.opening -= usize::from(opening);
@@ -314,7 +318,7 @@ impl Board {
         let share = class.waiting.len().div_ceil(class.busy.max(1));
         let mut pulled = Vec::new();
         while pulled.len() < room.min(share)
-            && let Some(waiting) = class.waiting.pop_front_if(|waiting| !all_busy || waiting.turn < starving)
+            && let Some(waiting) = class.waiting.pop_front_if(|waiting| !all_busy || may_have(waiting.turn))
         {
             let run = first + pulled.len() as u64;
             self.places.insert(waiting.assignment.attempt, Place::Lane(lane_id, run));
@@ -326,12 +330,12 @@ impl Board {
     /// What a lane could not begin goes back to the front.
     pub(super) fn put_back(&mut self, lane: LaneId, assignments: Vec<Assignment>, to_do: &mut Vec<Do>) {
         let Some(class_id) = self.lanes.get(&lane).map(|lane| lane.class) else { return };
-        let turn = self.classes.values().filter_map(|class| class.waiting.front()).map(|first| first.turn).min();
+        // They had waited longer than all that wait now.
+        let fronts = self.classes.values().filter_map(|class| class.waiting.front());
+        let turn = fronts.map(|first| first.turn).min().unwrap_or(self.next).saturating_sub(1);
         for assignment in assignments.into_iter().rev() {
             self.places.insert(assignment.attempt, Place::Waiting(class_id));
             if let Some(class) = self.classes.get_mut(&class_id) {
-                let own = class.waiting.front().map_or(u64::MAX, |first| first.turn);
-                let turn = turn.unwrap_or(u64::MAX).min(own);
                 class.waiting.push_front(Waiting { turn, assignment });
             }
         }
@@ -488,6 +492,11 @@ impl Board {
         }
     }
 
+    /// Whether a lane was told to kill an attempt, and has not looked since.
+    pub(super) fn is_to_kill(&self, lane: LaneId, attempt: AttemptKey) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| lane.mail.kill.contains(&attempt))
+    }
+
     /// An attempt's ending is in the outbox. Endings of one lane come in order.
     pub(super) fn release(&mut self, attempt: AttemptKey) -> Option<LaneId> {
         let Some(Place::Lane(lane_id, run)) = self.places.remove(&attempt) else { return None };
@@ -531,3 +540,6 @@ impl Class {
         1 + usize::try_from(ahead).unwrap_or(usize::MAX - 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,11 +23,12 @@ use crate::{
     init_link::{InitEvent, InitLink, LinkError},
     runtime::{WorkerId, WorkerShape},
 };
-use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::Path, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often a lane looks for what has taken too long, in milliseconds.
 const LOOK_EVERY_MILLIS: u64 = 50;
@@ -93,6 +94,42 @@ pub(super) struct Lane {
     recalling: bool,
     /// Losses of the link in a row.
     losses: u32,
+}
+
+/// Hears of the end of one attempt while the lane waits for a disk, when it reads no mail.
+struct Told<'a> {
+    shared: &'a Arc<Shared>,
+    id: LaneId,
+    notify: &'a Notify,
+    attempt: AttemptKey,
+    kill: CancellationToken,
+}
+
+impl<'a> Told<'a> {
+    fn new(shared: &'a Arc<Shared>, id: LaneId, notify: &'a Notify, flight: &Flight) -> Self {
+        Self { shared, id, notify, attempt: flight.attempt, kill: flight.kill.clone() }
+    }
+
+    /// Waits for something that a kill makes end.
+    async fn during<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let mut heard = false;
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut work => break done,
+                () = self.notify.notified() => heard = true,
+            }
+            if self.shared.with(|board, _| board.is_to_kill(self.id, self.attempt)) {
+                self.kill.cancel();
+            }
+        };
+        if heard {
+            // The mail is still to be read.
+            self.notify.notify_one();
+        }
+        done
+    }
 }
 
 /// How a lane's service ended.
@@ -322,8 +359,11 @@ impl Lane {
                 }
                 InitEvent::Output { run, stream, offset, bytes } => {
                     let env = self.shared.env.clone();
-                    let Some(flight) = self.flight(run) else { continue };
-                    let ack = flight.print(&env, stream, offset, bytes).await;
+                    let Some(flight) = self.flights.front_mut().filter(|flight| flight.run == run) else {
+                        continue;
+                    };
+                    let told = Told::new(&self.shared, self.id, &self.notify, flight);
+                    let ack = told.during(flight.print(&env, stream, offset, bytes)).await;
                     if let Some(offset) = ack.map_err(|gap| LinkError::Protocol(gap.to_string()))? {
                         self.link.ack(run, stream, offset);
                     }
@@ -336,7 +376,8 @@ impl Lane {
                     let wall = Duration::from_micros(exit.usage.wall_micros);
                     self.shared.with(|board, _| board.observe(self.id, wall, true));
                     if let Some(flight) = self.flights.pop_front() {
-                        match flight.exited(exit).await {
+                        let told = Told::new(&self.shared, self.id, &self.notify, &flight);
+                        match told.during(flight.exited(exit)).await {
                             Ok(report) => self.reports.push(report),
                             Err((flight, why)) => {
                                 self.flights.push_front(flight);
@@ -375,7 +416,7 @@ impl Lane {
             // Nobody knows what it still does: the worker goes with it.
             return Err(LinkError::Silent { what: "end a killed task", secs: super::flight::KILL_WAIT_SECS });
         }
-        first.follow_if_long(&env, now).await;
+        Told::new(&self.shared, self.id, &self.notify, first).during(first.follow_if_long(&env, now)).await;
         let ran = first.begun.map(|begun| now.duration_since(begun));
         if let Some(ran) = ran.filter(|ran| *ran >= Duration::from_millis(STUCK_MILLIS)) {
             let from = first.run + 1;

@@ -156,6 +156,13 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    /// The tasks hold what holds them: they would go on, and take the links from the next agent of this process.
+    fn drop(&mut self) {
+        self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
 /// Stands for what the attempts of an adopted worker need, which is not known any more.
 fn unknown() -> Arc<RunSpec> {
     Arc::new(RunSpec {

@@ -1,6 +1,6 @@
 //! When the link to a worker breaks, and when an agent takes over the worker of an earlier one.
 
-use super::{LINK_LOSSES_MAX, Lane};
+use super::{LINK_LOSSES_MAX, Lane, Told};
 use crate::{
     domain::{AttemptKey, Outcome},
     init_link::{HeldState, Hello, InitEvent, InitLink, LinkError, Offsets},
@@ -152,7 +152,8 @@ impl Lane {
                 Outcome::WorkerLost("its ending was lost with its worker".into())
             };
             let outcome = if flight.is_killed() { Outcome::Cancelled } else { outcome };
-            self.reports.push(flight.lost(outcome).await);
+            let told = Told::new(&self.shared, self.id, &self.notify, &flight);
+            self.reports.push(told.during(flight.lost(outcome)).await);
         }
         self.shared.with(|board, to_do| {
             // Not on this lane any more.

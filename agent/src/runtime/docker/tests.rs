@@ -225,8 +225,12 @@ async fn a_task_has_what_it_needs_and_no_more() {
     let mut link = bench.start(0).await;
     assert_eq!((&link.hello.held, &link.hello.spent), (&vec![], &None));
     let link = &mut link;
-    check_lines(link, "id -u; id -g; pwd; echo $HOME; hostname", &["65532", "65532", "/", "/tmp", "worker"])
-        .await;
+    check_lines(
+        link,
+        "id -u; id -g; pwd; echo $HOME; hostname",
+        &["65532", "65532", "/tmp", "/tmp", "worker"],
+    )
+    .await;
     let status = "grep -E '^(CapInh|CapPrm|CapEff|NoNewPrivs)' /proc/self/status | tr -d '\\t'";
     let none = "0000000000000000";
     let [inherited, permitted, effective] = ["CapInh", "CapPrm", "CapEff"].map(|set| format!("{set}:{none}"));

@@ -75,6 +75,12 @@ impl ScriptedRuntime {
         self.deaf.store(deaf, Ordering::SeqCst);
     }
 
+    /// How many workers are of no use to others: they hold runs that were not released, or are gone and not discarded.
+    #[must_use]
+    pub fn held_workers(&self) -> usize {
+        lock(&self.workers).values().filter(|worker| worker.is_held()).count()
+    }
+
     fn hears(&self) -> Result<(), WorkerError> {
         if self.deaf.load(Ordering::SeqCst) {
             return Err(WorkerError::Engine("the scripted engine is deaf".into()));
