@@ -11,6 +11,8 @@ mod flight;
 mod lane;
 mod left_over;
 mod made;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use adopt::{Adopted, adopt};

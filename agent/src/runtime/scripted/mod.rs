@@ -81,6 +81,12 @@ impl ScriptedRuntime {
         lock(&self.workers).values().filter(|worker| worker.is_held()).count()
     }
 
+    /// How many runs the workers hold, those that ended and were not released among them.
+    #[cfg(test)]
+    pub(crate) fn runs_held(&self) -> usize {
+        lock(&self.workers).values().map(|worker| worker.runs_held()).sum()
+    }
+
     fn hears(&self) -> Result<(), WorkerError> {
         if self.deaf.load(Ordering::SeqCst) {
             return Err(WorkerError::Engine("the scripted engine is deaf".into()));
