@@ -392,7 +392,7 @@ impl InitLink {
     ///
     /// # Errors
     /// If what came is no event, or can't be true.
-    pub fn next(&mut self) -> Result<Option<InitEvent>, LinkError> {
+    pub fn heard(&mut self) -> Result<Option<InitEvent>, LinkError> {
         let Some(event) = self.decode()? else { return Ok(None) };
         Ok(Some(match event {
             Event::Refused(why) => return Err(LinkError::Refused(why)),

@@ -9,7 +9,7 @@ impl InitLink {
     /// The next event, when it comes; what is to be said is said meanwhile.
     pub(crate) async fn event(&mut self) -> Result<InitEvent, LinkError> {
         loop {
-            if let Some(event) = self.next()? {
+            if let Some(event) = self.heard()? {
                 return Ok(event);
             }
             self.exchange().await?;
@@ -257,7 +257,7 @@ async fn waiting_can_be_cancelled() {
     let mut bytes = Vec::new();
     output(1, 0, b"hello").encode(&mut bytes).unwrap();
     for byte in bytes {
-        assert_eq!(link.next().unwrap(), None);
+        assert_eq!(link.heard().unwrap(), None);
         tokio::select! {
             biased;
             event = link.event() => panic!("{event:?}"),

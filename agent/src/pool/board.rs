@@ -18,6 +18,9 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+/// Where numbers begin: below is room for what is put back.
+const FIRST_NUMBER: u64 = 1 << 32;
+
 /// Names a lane, for as long as the pool lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneId(pub(super) u64);
@@ -105,7 +108,7 @@ impl Board {
             slots,
             busy: 0,
             idle_max,
-            next: 1,
+            next: FIRST_NUMBER,
             classes: BTreeMap::new(),
             lanes: HashMap::new(),
             places: HashMap::new(),
@@ -269,11 +272,12 @@ impl Board {
         // Whoever waits longer and has no slot has to get this one.
         let starving = self
             .classes
-            .values()
-            .filter(|class| class.busy == 0)
-            .filter_map(|class| class.waiting.front().map(|waiting| waiting.turn))
-            .min()
-            .unwrap_or(u64::MAX);
+            .iter()
+            .filter(|(_, class)| class.busy == 0)
+            .filter_map(|(id, class)| Some((class.waiting.front()?.turn, *id)))
+            .min();
+        // Ordered as where slots are given: else a lane could be given one that it must not use, again and again.
+        let may_have = |turn| starving.is_none_or(|starving| (turn, class_id) < starving);
         let all_busy = self.busy >= self.slots;
         let Some(class) = self.classes.get_mut(&class_id) else { return Vec::new() };
         class.opening -= usize::from(opening);
@@ -282,7 +286,7 @@ impl Board {
         let share = class.waiting.len().div_ceil(class.busy.max(1));
         let mut pulled = Vec::new();
         while pulled.len() < room.min(share)
-            && let Some(waiting) = class.waiting.pop_front_if(|waiting| !all_busy || waiting.turn < starving)
+            && let Some(waiting) = class.waiting.pop_front_if(|waiting| !all_busy || may_have(waiting.turn))
         {
             let (run, kill) = (first + pulled.len() as u64, CancellationToken::new());
             let assignment = waiting.assignment;
@@ -471,3 +475,6 @@ impl Board {
         lanes.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

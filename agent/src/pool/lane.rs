@@ -316,7 +316,7 @@ impl Lane {
     }
 
     async fn take_events(&mut self) -> Result<(), LinkError> {
-        while let Some(event) = self.link.next()? {
+        while let Some(event) = self.link.heard()? {
             self.losses = 0;
             match event {
                 InitEvent::Started(run) => {

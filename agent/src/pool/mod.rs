@@ -11,6 +11,8 @@ mod flight;
 mod lane;
 mod left_over;
 mod made;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use adopt::{Adopted, adopt};
@@ -155,8 +157,8 @@ impl Pool {
     }
 }
 
-/// As if the process had died: lanes stop where they are.
 impl Drop for Pool {
+    /// The tasks hold what holds them: they would go on, and take the links from the next agent of this process.
     fn drop(&mut self) {
         self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }

@@ -4,7 +4,7 @@ use crate::coordinator::{Coordinator, Session, WAIT};
 use piecework_agent::{
     Agent, AgentConfig, RuntimeChoice,
     domain::{AttemptKey, Outcome, Output, Phase, Report},
-    runtime::{Runtime, scripted::ScriptedRuntime},
+    runtime::scripted::ScriptedRuntime,
 };
 use piecework_proto::v1;
 use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
@@ -51,15 +51,15 @@ impl Bench {
         (agent, session)
     }
 
-    pub(crate) async fn no_workers_left(&self) {
-        self.workers_left(0).await;
+    /// Waits until no worker holds an attempt: those that are left are idle.
+    pub(crate) async fn no_workers_held(&self) {
+        self.workers_held(0).await;
     }
 
-    /// Waits until there are so many workers.
-    pub(crate) async fn workers_left(&self, count: usize) {
-        let runtime = &self.runtime;
-        let what = format!("{count} workers are left");
-        until(&what, || async { runtime.workers().await.expect("lists").len() == count }).await;
+    /// Waits until so many workers hold an attempt that runs, or whose ending is not in the outbox.
+    pub(crate) async fn workers_held(&self, count: usize) {
+        let what = format!("{count} workers are held");
+        until(&what, || async { self.runtime.held_workers() == count }).await;
     }
 
     pub(crate) fn spooled_files(&self) -> usize {

@@ -106,10 +106,10 @@ async fn an_attempt_whose_output_finds_no_place_can_be_cancelled() {
     let path = bench.data().join("outbox/spool").join(format!("{}.out", key(1)));
     std::fs::create_dir(path).expect("made");
     session.assign(specs(), &[(key(1), &["scripted", &format!("bytes={LONG}"), "hang"])]).await;
-    bench.workers_left(1).await;
+    bench.workers_held(1).await;
     session.cancel(key(1)).await;
     assert_eq!(session.report().await.outcome, Outcome::Cancelled);
-    bench.no_workers_left().await;
+    bench.no_workers_held().await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ async fn ends(image: &str, script: &[&str], is: impl Fn(&Outcome) -> bool) {
     session.assign(vec![spec(v1::Phase::Task, image)], &[(key(1), &command)]).await;
     let report = session.report().await;
     assert!(is(&report.outcome), "{image} {script:?}: {report:?}");
-    bench.no_workers_left().await;
+    bench.no_workers_held().await;
 }
 
 #[tokio::test]

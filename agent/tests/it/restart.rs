@@ -35,7 +35,7 @@ async fn its_attempts_are_adopted_and_its_results_kept() {
     go_on(&bench);
     check(&session.report().await, reassemble(), &Outcome::Exited(0), b"before\nafter\n", b"");
     session.settle(&[reassemble(), key(2)]).await;
-    bench.no_workers_left().await;
+    bench.no_workers_held().await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn what_ended_while_no_agent_was_there_is_reported() {
     let mut bench = Bench::new();
     let (agent, mut session) = bench.in_session().await;
     session.assign(specs(), &[(key(1), &["scripted", "sleep=300ms", "print=alone", "exit=5"])]).await;
-    bench.workers_left(1).await;
+    bench.workers_held(1).await;
     drop((agent, session));
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let _agent = bench.agent().await;
@@ -137,7 +137,7 @@ async fn an_upload_that_was_under_way_goes_on() {
     session.assign(specs(), &[(key(1), &["scripted", "bytes=4000000"])]).await;
     let coordinator = &bench.coordinator;
     until("the upload breaks", || async { coordinator.bulk().breaks.len() < 998 }).await;
-    bench.no_workers_left().await;
+    bench.no_workers_held().await;
     drop((agent, session));
     bench.coordinator.bulk().breaks.clear();
     let _agent = bench.agent().await;

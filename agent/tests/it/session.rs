@@ -1,7 +1,7 @@
 //! Sessions: Hello, reports, reconnecting, stopping.
 
 use crate::bench::{Bench, check, key, specs};
-use piecework_agent::domain::Outcome;
+use piecework_agent::{domain::Outcome, runtime::Runtime as _};
 use piecework_proto::v1::agent_message::Message;
 
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn an_attempt_runs_is_reported_and_settled() {
     session.assign(specs(), &[(key(1), &["scripted", "print=hello", "err=oh", "exit=3"])]).await;
     check(&session.report().await, key(1), &Outcome::Exited(3), b"hello\n", b"oh\n");
     session.settle(&[key(1)]).await;
-    bench.no_workers_left().await;
+    bench.no_workers_held().await;
     drop(session);
     let session = bench.coordinator.session().await;
     assert_eq!((session.live(), session.unrecorded()), (vec![], vec![]));
@@ -46,11 +46,11 @@ async fn attempts_outlive_their_session_and_the_coordinator() {
     let (_agent, mut session) = bench.in_session().await;
     let slow: &[&str] = &["scripted", "print=a", "sleep=400ms", "print=b"];
     session.assign(specs(), &[(key(1), slow), (key(2), &["scripted", "hang"])]).await;
-    bench.workers_left(2).await;
+    bench.workers_held(2).await;
     bench.coordinator.stop().await;
     drop(session);
     // One has ended, and its ending is in the outbox.
-    bench.workers_left(1).await;
+    bench.workers_held(1).await;
     bench.coordinator.restart();
     let mut session = bench.coordinator.session().await;
     assert_eq!((session.live(), session.unrecorded()), (vec![key(2)], vec![key(1)]));
@@ -69,7 +69,7 @@ async fn what_welcome_discards_goes_without_a_report() {
     let mut session = bench.coordinator.session().await;
     session.welcome(2, &[key(1), key(2)]).await;
     session.credits().await;
-    bench.no_workers_left().await;
+    bench.no_workers_held().await;
     session.assign(specs(), &[(key(3), &["scripted", "print=next"])]).await;
     check(&session.report().await, key(3), &Outcome::Exited(0), b"next\n", b"");
 }
@@ -120,7 +120,7 @@ async fn a_stop_hands_back_what_runs_and_keeps_what_ended() {
     assert_eq!(session.returned().await, [key(1)]);
     session.ended().await;
     stop.await.expect("stops");
-    bench.no_workers_left().await;
+    assert_eq!(bench.runtime.workers().await.expect("lists"), []);
     let _agent = bench.agent().await;
     let session = bench.coordinator.session().await;
     assert_eq!((session.live(), session.unrecorded()), (vec![], vec![key(2)]));

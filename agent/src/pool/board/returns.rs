@@ -24,7 +24,8 @@ impl Board {
         let mut kept_off = Vec::new();
         let Some(class_id) = self.lanes.get(&lane).map(|lane| lane.class) else { return kept_off };
         let fronts = self.classes.values().filter_map(|class| class.waiting.front());
-        let turn = fronts.map(|first| first.turn).min().unwrap_or(u64::MAX);
+        // They had waited longer than all that wait now.
+        let turn = fronts.map(|first| first.turn).min().unwrap_or(self.next).saturating_sub(1);
         let since = Instant::now();
         for assignment in assignments.into_iter().rev() {
             let attempt = assignment.attempt;

@@ -24,7 +24,7 @@ pub(in crate::pool) async fn recall_all(link: &mut InitLink) -> Result<u64, Link
     link.recall(0);
     let answer = async {
         loop {
-            match link.next()? {
+            match link.heard()? {
                 Some(InitEvent::Recalled(from)) => return Ok(from),
                 // Before it is asked to go on, init tells nothing of its runs.
                 Some(InitEvent::Spent(_)) => {}

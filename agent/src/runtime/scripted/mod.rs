@@ -75,6 +75,18 @@ impl ScriptedRuntime {
         self.deaf.store(deaf, Ordering::SeqCst);
     }
 
+    /// How many workers are of no use to others: they hold runs that were not released, or are gone and not discarded.
+    #[must_use]
+    pub fn held_workers(&self) -> usize {
+        lock(&self.workers).values().filter(|worker| worker.is_held()).count()
+    }
+
+    /// How many runs the workers hold, those that ended and were not released among them.
+    #[cfg(test)]
+    pub(crate) fn runs_held(&self) -> usize {
+        lock(&self.workers).values().map(|worker| worker.runs_held()).sum()
+    }
+
     fn hears(&self) -> Result<(), WorkerError> {
         if self.deaf.load(Ordering::SeqCst) {
             return Err(WorkerError::Engine("the scripted engine is deaf".into()));

@@ -99,6 +99,18 @@ impl Worker {
         lock(&self.state).gone.clone()
     }
 
+    /// Whether it holds a run that was not released, or can hold none any more.
+    pub(super) fn is_held(&self) -> bool {
+        let state = lock(&self.state);
+        state.gone.is_some() || !state.begun.is_empty() || !state.waiting.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn runs_held(&self) -> usize {
+        let state = lock(&self.state);
+        state.begun.len() + state.waiting.len()
+    }
+
     /// Ends it: its connections break, its scripts stop.
     pub(super) fn end(&self, gone: Gone) {
         lock(&self.state).gone.get_or_insert(gone);
