@@ -73,6 +73,8 @@ struct Lane {
     notify: Arc<Notify>,
     has_slot: bool,
     opening: bool,
+    /// It takes no more work, and ends as soon as it can.
+    leaving: bool,
     idle_since: Instant,
 }
 
@@ -208,6 +210,7 @@ impl Board {
             notify: Arc::default(),
             has_slot: true,
             opening,
+            leaving: false,
             idle_since: Instant::now(),
         };
         self.lanes.insert(id, lane);
@@ -338,11 +341,12 @@ impl Board {
 
     /// The lanes that have been idle longest go when there are too many.
     fn limit_idle(&mut self, to_do: &mut Vec<Do>) {
-        let idle = self.lanes.values().filter(|lane| !lane.has_slot && !lane.mail.retire).count();
+        let idle = self.lanes.values().filter(|lane| !lane.has_slot && !lane.leaving).count();
         for _ in self.idle_max..idle {
-            let idle = self.lanes.iter_mut().filter(|(_, lane)| !lane.has_slot && !lane.mail.retire);
+            let idle = self.lanes.iter_mut().filter(|(_, lane)| !lane.has_slot && !lane.leaving);
             let Some((id, lane)) = idle.min_by_key(|(_, lane)| lane.idle_since) else { return };
             lane.mail.retire = true;
+            lane.leaving = true;
             if let Some(class) = self.classes.get_mut(&lane.class) {
                 class.idle.retain(|other| other != id);
             }
@@ -355,6 +359,7 @@ impl Board {
         self.free_slot(lane_id);
         if let Some(lane) = self.lanes.get_mut(&lane_id) {
             lane.mail.retire = true;
+            lane.leaving = true;
         }
         self.give_slots(to_do);
     }
@@ -363,6 +368,7 @@ impl Board {
     pub(super) fn retire(&mut self, lane_id: LaneId, to_do: &mut Vec<Do>) {
         let Some(lane) = self.lanes.get_mut(&lane_id).filter(|lane| !lane.has_slot) else { return };
         lane.mail.retire = true;
+        lane.leaving = true;
         if let Some(class) = self.classes.get_mut(&lane.class) {
             class.idle.retain(|other| *other != lane_id);
         }
@@ -450,6 +456,7 @@ impl Board {
         self.closing = true;
         for lane in self.lanes.values_mut() {
             lane.mail.retire = true;
+            lane.leaving = true;
         }
         self.lanes.keys().copied().collect()
     }

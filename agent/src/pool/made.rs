@@ -1,6 +1,6 @@
 //! Workers on their way: made when they are needed, or ahead of that.
 //!
-//! A few are kept that have not run anything yet. Fresh tasks use one each, so while such tasks wait, the next ones are made;
+//! A few are kept that have not run anything yet. Fresh tasks use one each, so with each the next one is made;
 //! and a project that needs what an earlier one needed begins at once. A worker that has run something never comes here.
 
 use super::{
@@ -161,7 +161,7 @@ impl Shared {
                 Err(outcome) => return Some(Err(outcome)),
             },
         };
-        self.make_ahead(&shape, class);
+        self.make_ahead(&shape);
         Some(Ok(made))
     }
 
@@ -183,14 +183,14 @@ impl Shared {
         }
     }
 
-    /// Makes workers ahead: while fresh tasks wait, as many as there are slots; else one, once all is quiet.
-    fn make_ahead(self: &Arc<Self>, shape: &Arc<WorkerShape>, class: ClassId) {
+    /// Makes workers ahead: for fresh tasks, as many as there are slots, for more are likely to come; else one, once all is
+    /// quiet.
+    fn make_ahead(self: &Arc<Self>, shape: &Arc<WorkerShape>) {
         if !self.makes_ahead {
             return;
         }
-        let waiting = self.with(|board, _| board.class(class)).map_or(0, |(_, waiting)| waiting);
         let (count, quiet) = match shape.isolation {
-            Isolation::Fresh => (waiting.min(self.slots), false),
+            Isolation::Fresh => (self.slots, false),
             Isolation::Sealed => (1, true),
         };
         for _ in 0..count {
