@@ -40,12 +40,21 @@ impl Docker {
         Self { image: format!("{id}:local"), id }
     }
 
-    /// Makes the image: these programs, at the same paths, with the libraries that they need.
+    /// Where a program is in the image: where it is on this machine, unless that is a place of the bench's own. Workers have
+    /// an empty file system over places such as `/tmp`.
+    pub(super) fn inside(program: &Path, dir: &Path) -> PathBuf {
+        match program.file_name() {
+            Some(name) if program.starts_with(dir) => Path::new("/piecework-bench").join(name),
+            _ => program.to_path_buf(),
+        }
+    }
+
+    /// Makes the image: these programs, with the libraries that they need.
     pub(super) async fn make_image(&self, programs: &[&Path], dir: &Path) -> Result<(), BenchError> {
         let mut files = BTreeSet::new();
         for program in programs {
-            files.extend(libraries(program).await?);
-            files.insert(program.to_path_buf());
+            files.extend(libraries(program).await?.into_iter().map(|library| (library.clone(), library)));
+            files.insert((program.to_path_buf(), Self::inside(program, dir)));
         }
         let archive = dir.join("image.tar");
         tokio::task::spawn_blocking({
@@ -123,11 +132,12 @@ fn parse_ldd(said: &str) -> Option<Vec<PathBuf>> {
     (!paths.is_empty()).then_some(paths)
 }
 
-fn pack(archive: &Path, files: &BTreeSet<PathBuf>) -> Result<(), BenchError> {
+/// Packs files, each under the path that it has in the image.
+fn pack(archive: &Path, files: &BTreeSet<(PathBuf, PathBuf)>) -> Result<(), BenchError> {
     let mut tar = tar::Builder::new(File::create(archive).map_err(BenchError::file(archive))?);
-    for file in files {
+    for (file, inside) in files {
         // Links are followed, so that what a link names has the link's name.
-        let inside = file.strip_prefix("/").unwrap_or(file);
+        let inside = inside.strip_prefix("/").unwrap_or(inside);
         tar.append_path_with_name(file, inside).map_err(BenchError::file(file))?;
     }
     let file = tar.into_inner().map_err(BenchError::file(archive))?;
@@ -158,7 +168,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         let archive = dir.path().join("a.tar");
-        pack(&archive, &BTreeSet::from([link.clone()])).unwrap();
+        pack(&archive, &BTreeSet::from([(link.clone(), link.clone())])).unwrap();
         let mut tar = tar::Archive::new(File::open(&archive).unwrap());
         let entries: Vec<_> = tar.entries().unwrap().map(Result::unwrap).collect();
         assert_eq!(entries.len(), 1);

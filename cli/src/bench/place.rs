@@ -34,7 +34,7 @@ pub(super) enum Needs {
     Docker,
 }
 
-/// Programs of this machine. The image has them at the same paths.
+/// Programs of this machine.
 #[derive(Debug)]
 pub(super) struct Programs {
     pub(super) nothing: String,
@@ -113,6 +113,14 @@ impl<'a> Place<'a> {
             Ok(Programs { nothing: find("true")?, seq: find("seq")?, sleep: find("sleep")?, queens })
         })();
         Ok(programs)
+    }
+
+    /// What tasks call a program of this machine.
+    pub(super) fn inside(&self, program: &str) -> String {
+        if self.docker.is_none() {
+            return program.to_owned();
+        }
+        Docker::inside(Path::new(program), self.dir.path()).to_string_lossy().into_owned()
     }
 
     /// A new path in the temporary directory.

@@ -14,8 +14,9 @@ const RATIO_MAX: f64 = 1.03;
 pub(super) async fn measure(place: &Place<'_>) -> Result<Vec<BenchRow>, BenchError> {
     let queens = &place.tools()?.queens;
     let (slots, board) = (place.options.slots, place.options.board.to_string());
+    let inside = place.inside(queens);
     let work = |board: &str| {
-        Work::split(place.image(), &[queens, "split", board], &[queens, "solve", "{item}"]).summed()
+        Work::split(place.image(), &[&inside, "split", board], &[&inside, "solve", "{item}"]).summed()
     };
     // The same program over the same items.
     let quoted = shell_words::quote(queens);

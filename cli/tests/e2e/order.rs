@@ -1,6 +1,6 @@
 //! The ordered result is byte for byte what a sequential run prints.
 
-use crate::home::{Home, Runtime, finish, text};
+use crate::home::{Home, Runtime, docker, finish, text};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -197,10 +197,17 @@ fn cancel_ends_what_runs() {
     let file = home.write("sleep.json", project.to_string());
     let submitted = home.output(&["submit", &file.to_string_lossy()]);
     let id = text(&submitted.stdout).trim().to_owned();
-    home.wait("two tasks run", || home.containers().len() == 2);
+    let processes = || -> usize {
+        let containers = home.containers();
+        let tops = containers.iter().map(|id| docker(&["top", id]).lines().skip(1).count());
+        tops.sum()
+    };
+    home.wait("the agent is there", || home.data().join("agent/agent-id").exists());
+    // Beside each its init.
+    home.wait("two tasks run", || processes() == 4);
     let cancelled = home.output(&["cancel", &id]);
     assert!(cancelled.status.success(), "{}", text(&cancelled.stderr));
-    home.wait("nothing is left over", || home.containers().is_empty());
+    home.wait("nothing runs but inits", || processes() == home.containers().len());
     let results = finish(home.piecework(&["results", &id]).stdout(Stdio::piped()).stderr(Stdio::piped()));
     assert_eq!(results.status.code(), Some(6), "{}", text(&results.stderr));
 }

@@ -31,7 +31,7 @@ use survey::Place;
 use tmpfs::Tmpfs;
 
 /// How long sweeping may take. A new worker takes about as long to make when the machine is busy.
-const SWEEP_MILLIS_MAX: u64 = 1_000;
+const SWEEP_MILLIS_MAX: u64 = 5_000;
 
 /// How long, and how often, to wait for what the kernel itself still clears away.
 const SETTLE_MILLIS_MAX: u64 = 50;
