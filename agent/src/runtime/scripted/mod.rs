@@ -25,6 +25,7 @@
 //! Some images, by reference: `missing` can't be had; with `no-engine`, preparing meets no engine; with `no-worker`,
 //! creating a worker is refused; all others are there.
 
+mod kept;
 mod script;
 #[cfg(test)]
 pub(crate) mod tests;

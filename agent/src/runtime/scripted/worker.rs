@@ -1,6 +1,7 @@
 //! A scripted worker: init's part of the protocol over a state in memory.
 
 use super::{
+    kept::Kept,
     lock,
     script::{self, Step},
     told::Told,
@@ -64,33 +65,6 @@ pub(super) struct Attempt {
     /// Why it is to end before its script does.
     stop: Option<Outcome>,
     pub(super) exit: Option<Exit>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    pub(super) start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Kept {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
-    }
-
-    /// What is kept from this offset on; none if it is not kept.
-    pub(super) fn from(&self, offset: u64) -> Option<&[u8]> {
-        self.bytes.get(usize::try_from(offset.checked_sub(self.start)?).ok()?..)
-    }
-
-    fn forget_before(&mut self, offset: u64) -> bool {
-        if offset > self.end() {
-            return false;
-        }
-        let count = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(0);
-        self.bytes.drain(..count);
-        self.start += count as u64;
-        true
-    }
 }
 
 impl Worker {
