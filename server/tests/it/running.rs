@@ -264,7 +264,7 @@ async fn a_stdin_from_the_item_is_assigned_and_can_be_read_again() {
     let assigned = agent.assigned(2).await;
     let stdins: Vec<&[u8]> = assigned.iter().map(|one| &one.stdin[..]).collect();
     assert_eq!(stdins, [&b"<a>0{"[..], b"<b\n>1{"]);
-    assert!(!agent.run_specs[0].has_input);
+    assert!(agent.run_specs[0].has_input, "for an agent that does not know of `stdin`");
     for (one, expected) in assigned.iter().zip(stdins) {
         assert_eq!(input(&bench, one.attempt, 0).await, expected);
         assert_eq!(input(&bench, one.attempt, 3).await, expected[3..]);
