@@ -45,7 +45,9 @@ impl Received {
         let is_there = |file: &v1::ImageFile| {
             self.files.get(&file.sha256).is_some_and(|bytes| bytes.len() as u64 == file.length)
         };
-        self.items.len() == items && files.iter().all(is_there)
+        // Without a header it names nothing, and nothing of it has come.
+        let has_header = self.spec != v1::ProjectSpec::default();
+        has_header && self.items.len() == items && files.iter().all(is_there)
     }
 }
 
