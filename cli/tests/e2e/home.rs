@@ -160,6 +160,21 @@ impl Home {
     }
 }
 
+/// An agent that is killed with its test leaves its workers to the next one, which there is none of.
+impl Drop for Home {
+    fn drop(&mut self) {
+        let Ok(id) = fs::read_to_string(self.data().join("agent/agent-id")) else { return };
+        let Some(id) = id.get(..8).filter(|_| self.runtime == Runtime::Docker) else { return };
+        let filter = format!("label=piecework.agent={id}");
+        let listed = Command::new("docker").args(["ps", "--all", "--quiet", "--filter", &filter]).output();
+        let Ok(listed) = listed else { return };
+        let ids = text(&listed.stdout);
+        if !ids.trim().is_empty() {
+            let _ = Command::new("docker").args(["rm", "--force"]).args(ids.split_whitespace()).output();
+        }
+    }
+}
+
 /// A program in the background. Killed with the test.
 pub(crate) struct Program(pub(crate) Child);
 
