@@ -169,6 +169,15 @@ pub struct Report {
     pub stderr: Output,
 }
 
+impl Report {
+    /// The ending of an attempt that never began, or whose output is lost.
+    #[must_use]
+    pub fn without_output(attempt: AttemptKey, outcome: Outcome) -> Self {
+        let nothing = || Output::Inline(Bytes::new());
+        Self { attempt, outcome, usage: Usage::default(), stdout: nothing(), stderr: nothing() }
+    }
+}
+
 /// One attempt to run.
 #[derive(Clone, Debug)]
 pub struct Assignment {

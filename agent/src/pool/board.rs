@@ -11,7 +11,7 @@ mod returns;
 use crate::domain::{Assignment, AttemptKey, RunSpec};
 use class::{Class, Waiting, alike};
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -134,16 +134,7 @@ impl Board {
             return *id;
         }
         let id = ClassId(self.number());
-        let class = Class {
-            project,
-            run: assignment.spec.clone(),
-            waiting: VecDeque::new(),
-            idle: Vec::new(),
-            busy: 0,
-            opening: 0,
-            wall_micros: None,
-        };
-        self.classes.insert(id, class);
+        self.classes.insert(id, Class::new(project, assignment.spec.clone()));
         id
     }
 
@@ -223,21 +214,8 @@ impl Board {
         run: Arc<RunSpec>,
     ) -> (LaneId, Vec<CancellationToken>) {
         let (id, class) = (LaneId(self.number()), ClassId(self.number()));
-        let project = attempts.first().map_or(0, |(_, attempt)| attempt.project);
-        // Its worker was made from what is not known any more: nothing else is ever alike.
-        self.classes.insert(
-            class,
-            Class {
-                // No project has this number.
-                project: if attempts.is_empty() { project } else { u64::MAX },
-                run,
-                waiting: VecDeque::new(),
-                idle: Vec::new(),
-                busy: 1,
-                opening: 0,
-                wall_micros: None,
-            },
-        );
+        // Its worker was made from what is not known any more: nothing else is ever alike, and no project has this number.
+        self.classes.insert(class, Class { busy: 1, ..Class::new(u64::MAX, run) });
         self.busy += 1;
         self.insert_lane(id, class, false);
         let kills: Vec<_> = attempts.iter().map(|_| CancellationToken::new()).collect();
@@ -343,36 +321,36 @@ impl Board {
     fn limit_idle(&mut self, to_do: &mut Vec<Do>) {
         let idle = self.lanes.values().filter(|lane| !lane.has_slot && !lane.leaving).count();
         for _ in self.idle_max..idle {
-            let idle = self.lanes.iter_mut().filter(|(_, lane)| !lane.has_slot && !lane.leaving);
-            let Some((id, lane)) = idle.min_by_key(|(_, lane)| lane.idle_since) else { return };
-            lane.mail.retire = true;
-            lane.leaving = true;
-            if let Some(class) = self.classes.get_mut(&lane.class) {
-                class.idle.retain(|other| other != id);
-            }
-            to_do.push(Do::Look(*id));
+            let idle = self.lanes.iter().filter(|(_, lane)| !lane.has_slot && !lane.leaving);
+            let Some((&id, _)) = idle.min_by_key(|(_, lane)| lane.idle_since) else { return };
+            self.dismiss(id);
+            to_do.push(Do::Look(id));
         }
     }
 
     /// A lane has nothing to do, and takes no more: its slot is free.
     pub(super) fn yield_slot(&mut self, lane_id: LaneId, to_do: &mut Vec<Do>) {
         self.free_slot(lane_id);
-        if let Some(lane) = self.lanes.get_mut(&lane_id) {
-            lane.mail.retire = true;
-            lane.leaving = true;
-        }
+        self.dismiss(lane_id);
         self.give_slots(to_do);
     }
 
-    /// An idle lane has been so for too long. Not one that was given a slot just now.
-    pub(super) fn retire(&mut self, lane_id: LaneId, to_do: &mut Vec<Do>) {
-        let Some(lane) = self.lanes.get_mut(&lane_id).filter(|lane| !lane.has_slot) else { return };
+    /// A lane gets no more work, and is to end.
+    fn dismiss(&mut self, lane_id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&lane_id) else { return };
         lane.mail.retire = true;
         lane.leaving = true;
         if let Some(class) = self.classes.get_mut(&lane.class) {
             class.idle.retain(|other| *other != lane_id);
         }
-        to_do.push(Do::Look(lane_id));
+    }
+
+    /// An idle lane has been so for too long. Not one that was given a slot just now.
+    pub(super) fn retire(&mut self, lane_id: LaneId, to_do: &mut Vec<Do>) {
+        if self.lanes.get(&lane_id).is_some_and(|lane| !lane.has_slot) {
+            self.dismiss(lane_id);
+            to_do.push(Do::Look(lane_id));
+        }
     }
 
     pub(super) fn has_free_slot(&self) -> bool {

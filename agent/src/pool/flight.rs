@@ -10,7 +10,7 @@ use crate::{
     outbox::OutboxError,
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +101,7 @@ impl Flight {
         &self,
         run: &RunSpec,
         env: &[(String, String)],
-        workdir: Option<&Arc<std::path::Path>>,
+        workdir: Option<&Path>,
     ) -> RunCommand {
         RunCommand {
             number: self.run,
@@ -112,11 +112,18 @@ impl Flight {
                 .map(|assignment| assignment.command.clone())
                 .unwrap_or_default(),
             env: env.to_vec(),
-            workdir: workdir.map(|dir| dir.to_path_buf()),
+            workdir: workdir.map(Path::to_path_buf),
             timeout: run.timeout,
             output_bytes_max: run.output_bytes_max,
             has_stdin: run.stdin != StdinFrom::Nothing,
         }
+    }
+
+    fn streams(&mut self, env: &Env) -> &mut Streams {
+        self.streams.get_or_insert_with(|| {
+            let sink = |stream| env.sink(self.attempt, stream, &self.kill);
+            Box::new(Streams { stdout: sink(OutputStream::Stdout), stderr: sink(OutputStream::Stderr) })
+        })
     }
 
     /// How much came on both streams.
@@ -143,11 +150,7 @@ impl Flight {
         offset: u64,
         bytes: Bytes,
     ) -> Result<Option<u64>, OutputGap> {
-        let (attempt, kill) = (self.attempt, &self.kill);
-        let streams = self.streams.get_or_insert_with(|| {
-            let sink = |stream| env.sink(attempt, stream, kill);
-            Box::new(Streams { stdout: sink(OutputStream::Stdout), stderr: sink(OutputStream::Stderr) })
-        });
+        let streams = self.streams(env);
         let sink = streams.of(stream);
         sink.append(offset, bytes).await?;
         if let Some(growing) = sink.newly_followed() {
@@ -216,11 +219,7 @@ impl Flight {
             return;
         }
         self.followed = true;
-        let (attempt, kill) = (self.attempt, &self.kill);
-        let streams = self.streams.get_or_insert_with(|| {
-            let sink = |stream| env.sink(attempt, stream, kill);
-            Box::new(Streams { stdout: sink(OutputStream::Stdout), stderr: sink(OutputStream::Stderr) })
-        });
+        let streams = self.streams(env);
         for sink in [&mut streams.stdout, &mut streams.stderr] {
             sink.follow().await;
             if let Some(growing) = sink.newly_followed() {
@@ -272,12 +271,6 @@ impl Env {
             tracing::debug!(%error, "an output is not followed");
         }
     }
-}
-
-/// The ending of an attempt that never began.
-pub(super) fn never_began(attempt: AttemptKey, outcome: Outcome) -> Report {
-    let nothing = || Output::Inline(Bytes::new());
-    Report { attempt, outcome, usage: Usage::default(), stdout: nothing(), stderr: nothing() }
 }
 
 /// Longest text of an ending for people, in bytes. A message with 512 reports stays below gRPC's limit with it.

@@ -15,7 +15,7 @@ pub(super) use recover::{recall_all, run_adopted};
 use super::{
     Shared,
     board::{ClassId, LaneId, Mail, Pulled},
-    flight::{Flight, cut_message, never_began},
+    flight::{Flight, cut_message},
     made::Made,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     init_link::{InitEvent, InitLink, LinkError},
     runtime::{WorkerId, WorkerShape},
 };
-use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
@@ -45,13 +45,12 @@ const AGE_SECS_MAX: u64 = 3600;
 const LINK_LOSSES_MAX: u32 = 3;
 
 /// The numbers of runs that are noted start here.
-pub(super) const FIRST_RUN: u64 = 1;
+const FIRST_RUN: u64 = 1;
 
 /// What all runs of a class have in common, made once.
 struct Common {
     /// The variables of image and project, merged.
     env: Vec<(String, String)>,
-    workdir: Option<Arc<Path>>,
     /// Of which spec.
     of: Arc<RunSpec>,
 }
@@ -60,8 +59,7 @@ impl Common {
     fn new(shape: &WorkerShape, run: &Arc<RunSpec>) -> Self {
         let mut env: std::collections::BTreeMap<_, _> = shape.image.env.iter().cloned().collect();
         env.extend(run.env.clone());
-        let workdir = run.workdir.clone().or_else(|| shape.image.workdir.clone());
-        Self { env: env.into_iter().collect(), workdir: workdir.map(Into::into), of: run.clone() }
+        Self { env: env.into_iter().collect(), of: run.clone() }
     }
 }
 
@@ -112,7 +110,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
             // Each attempt that needs such a worker meets the same by itself: it may be better by then.
             let first = shared.with(|board, _| board.take_first(id));
             if let Some(Assignment { attempt, .. }) = first {
-                shared.end(vec![never_began(attempt, outcome)]).await;
+                shared.end(vec![Report::without_output(attempt, outcome)]).await;
             }
             shared.with(|board, to_do| board.leave(id, to_do));
         }
@@ -257,7 +255,7 @@ impl Lane {
             }
             let Some(common) = &self.common else { return };
             let flight = Flight::new(run, assignment, kill);
-            let sent = self.link.run(&flight.command(&common.of, &common.env, common.workdir.as_ref()));
+            let sent = self.link.run(&flight.command(&common.of, &common.env, shape.workdir.as_deref()));
             match sent {
                 Ok(()) => self.flights.push_back(flight),
                 // The link is good; the command is longer than any kernel takes.
@@ -427,13 +425,13 @@ impl Lane {
         for (attempt, killed) in kept_off {
             let why = "several workers died before it could begin";
             let outcome = if killed { Outcome::Cancelled } else { Outcome::WorkerLost(why.into()) };
-            self.reports.push(never_began(attempt, outcome));
+            self.reports.push(Report::without_output(attempt, outcome));
         }
     }
 
     /// Ends one out of its turn: init knows nothing of it that would have to be released.
     fn never_began(&mut self, attempt: AttemptKey, outcome: Outcome) {
         self.shared.with(|board, _| board.forget(attempt));
-        self.reports.push(never_began(attempt, outcome));
+        self.reports.push(Report::without_output(attempt, outcome));
     }
 }

@@ -109,7 +109,7 @@ impl Pool {
     pub fn kill(&self, attempt: AttemptKey) {
         if let Kill::Waited = self.shared.with(|board, to_do| board.kill(attempt, to_do)) {
             let shared = self.shared.clone();
-            let report = flight::never_began(attempt, Outcome::Cancelled);
+            let report = Report::without_output(attempt, Outcome::Cancelled);
             self.shared.spawn(async move {
                 shared.end(vec![report]).await;
             });
@@ -236,7 +236,7 @@ impl Shared {
                 };
                 let attempts = shared.with(|board, _| board.attempts_of(id));
                 shared
-                    .end(attempts.into_iter().map(|attempt| flight::never_began(attempt, why())).collect())
+                    .end(attempts.into_iter().map(|attempt| Report::without_output(attempt, why())).collect())
                     .await;
                 shared.with(|board, to_do| board.leave(id, to_do));
             }

@@ -29,8 +29,7 @@ use super::{
     pace::Pace,
     unrecorded::Unrecorded,
 };
-use crate::domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, Usage};
-use bytes::Bytes;
+use crate::domain::{Assignment, AttemptKey, Outcome, OutputStream, Report};
 use std::time::Duration;
 
 /// How long a stop waits for what runs to end, in seconds.
@@ -197,7 +196,7 @@ impl Core {
     fn cancel(&mut self, attempt: AttemptKey, effects: &mut Effects) {
         let kill = self.held.kill(attempt);
         if self.kill(attempt, kill, effects) == Kill::NeverStarted {
-            self.keep(without_output(attempt, Outcome::Cancelled), effects);
+            self.keep(Report::without_output(attempt, Outcome::Cancelled), effects);
         }
     }
 
@@ -289,7 +288,7 @@ impl Core {
                 continue;
             }
             if self.held.not_begun(assignment) == NotBegun::Killed {
-                self.keep(without_output(attempt, Outcome::Cancelled), effects);
+                self.keep(Report::without_output(attempt, Outcome::Cancelled), effects);
             }
             effects.kill.retain(|killed| *killed != attempt);
         }
@@ -316,7 +315,7 @@ impl Core {
         }
         self.unrecorded.remove(attempt);
         let outcome = Outcome::WorkerLost(format!("its output can't be read: {why}"));
-        self.keep(without_output(attempt, outcome), effects);
+        self.keep(Report::without_output(attempt, outcome), effects);
     }
 
     /// Which outputs of an ended attempt are spooled, with their lengths.
@@ -425,10 +424,4 @@ impl Core {
             assert!(!waits || self.held.running() >= self.dispatch_max(), "a slot is free");
         }
     }
-}
-
-/// The ending of an attempt that was cancelled before it started, or whose output is lost.
-fn without_output(attempt: AttemptKey, outcome: Outcome) -> Report {
-    let nothing = || Output::Inline(Bytes::new());
-    Report { attempt, outcome, usage: Usage::default(), stdout: nothing(), stderr: nothing() }
 }

@@ -108,7 +108,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
         let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX);
         let mut not_before = None;
         loop {
-            sleep_until_past(not_before.take()).await;
+            if let Some(at) = not_before.take() {
+                sleep_until(at).await;
+            }
             let timer = self.core.next_timer(self.now()).map(|at| self.began + at);
             let retry = self.uncommitted.as_ref().map(|uncommitted| uncommitted.retry_at);
             tokio::select! {
@@ -261,12 +263,6 @@ fn commit_backoff() -> ExponentialBackoff {
 fn next_retry(backoff: &mut ExponentialBackoff) -> Instant {
     let wait = backoff.next().unwrap_or(Duration::from_millis(COMMIT_BACKOFF_MAX_MILLIS));
     Instant::now() + wait
-}
-
-async fn sleep_until_past(at: Option<Instant>) {
-    if let Some(at) = at {
-        sleep_until(at).await;
-    }
 }
 
 async fn sleep_until_some(at: Option<Instant>) {

@@ -37,6 +37,19 @@ pub(super) struct Class {
 }
 
 impl Class {
+    /// One without work and lanes.
+    pub(super) const fn new(project: u64, run: Arc<RunSpec>) -> Self {
+        Self {
+            project,
+            run,
+            waiting: VecDeque::new(),
+            idle: Vec::new(),
+            busy: 0,
+            opening: 0,
+            wall_micros: None,
+        }
+    }
+
     /// How many runs a worker may hold at once.
     pub(super) fn runs_at_once(&self) -> usize {
         let ahead = match self.wall_micros {

@@ -2,7 +2,7 @@
 
 use super::{LINK_LOSSES_MAX, Lane};
 use crate::{
-    domain::{AttemptKey, Outcome},
+    domain::{AttemptKey, Outcome, Report},
     init_link::{HeldState, Hello, InitEvent, InitLink, LinkError, Offsets},
     pool::{
         Shared,
@@ -56,7 +56,7 @@ pub(in crate::pool) async fn run_adopted(
             Err(error) => {
                 let why = format!("what it printed before the agent restarted can't be read: {error}");
                 let outcome = Outcome::WorkerLost(cut_message(why));
-                shared.end(vec![super::never_began(attempt, outcome)]).await;
+                shared.end(vec![Report::without_output(attempt, outcome)]).await;
             }
         }
     }

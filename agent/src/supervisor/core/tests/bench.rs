@@ -120,7 +120,7 @@ pub(super) fn exited(index: u32) -> Report {
 }
 
 pub(super) fn cancelled(attempt: AttemptKey) -> Report {
-    super::super::without_output(attempt, Outcome::Cancelled)
+    Report::without_output(attempt, Outcome::Cancelled)
 }
 
 /// An ending whose stdout must be uploaded first.
