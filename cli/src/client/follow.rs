@@ -68,6 +68,8 @@ pub struct WatchStream {
     cursor: String,
     stream: Option<Streaming<v1::WatchEvent>>,
     reconnect: Reconnect,
+    /// The stream's last event carried the ended project. It may have been the first too, with attempts still to come.
+    may_end: bool,
     ended: bool,
 }
 
@@ -93,6 +95,7 @@ impl Client {
             cursor: String::new(),
             stream: None,
             reconnect: Reconnect::new(self.patience),
+            may_end: false,
             ended: false,
         }
     }
@@ -113,23 +116,25 @@ impl Client {
 }
 
 impl WatchStream {
-    /// The next event; none after the one that carries the ended project.
+    /// The next event; none after the last, which carries the ended project.
     ///
     /// # Errors
     /// If the coordinator refuses, or is away for too long.
     pub async fn next(&mut self) -> Result<Option<v1::WatchEvent>, ClientError> {
         while !self.ended {
             match self.try_next().await {
-                Ok(event) => {
+                Ok(Some(event)) => {
                     self.reconnect.succeeded(&self.client);
                     if !event.cursor.is_empty() {
                         self.cursor.clone_from(&event.cursor);
                     }
-                    self.ended = matches!(&event.event, Some(v1::watch_event::Event::Project(project)) if has_ended(project));
+                    self.may_end = matches!(&event.event, Some(v1::watch_event::Event::Project(project)) if has_ended(project));
                     return Ok(Some(event));
                 }
+                Ok(None) => self.ended = true,
                 Err(status) => {
                     self.stream = None;
+                    self.may_end = false;
                     self.reconnect.failed(&self.client, status).await?;
                 }
             }
@@ -137,7 +142,7 @@ impl WatchStream {
         Ok(None)
     }
 
-    async fn try_next(&mut self) -> Result<v1::WatchEvent, Status> {
+    async fn try_next(&mut self) -> Result<Option<v1::WatchEvent>, Status> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
@@ -145,7 +150,10 @@ impl WatchStream {
                 none.insert(self.client.projects.clone().watch(request).await?.into_inner())
             }
         };
-        stream.message().await?.ok_or_else(cut_short)
+        match stream.message().await? {
+            None if !self.may_end => Err(cut_short()),
+            event => Ok(event),
+        }
     }
 }
 
