@@ -327,7 +327,8 @@ pub trait Store: Send + Sync + 'static {
     /// state back from [`Store::load`].
     async fn commit(&self, epoch: CoordinatorEpoch, writes: Vec<Write>) -> Result<Committed, StoreError>;
 
-    /// Begins a submission under a client's key; an empty key is never known.
+    /// Begins a submission under a client's key; an empty key is never known. Durable with the next commit, as is the rest of
+    /// what is worth nothing without one: items, and a result.
     async fn begin_submission(&self, key: &str) -> Result<Begun, StoreError>;
 
     /// Adds items to a submission that is not complete, or to a project that is splitting. Replaces what was there.

@@ -1,5 +1,5 @@
-//! The embedded store: SQLite in WAL mode, synchronous=FULL, one writer thread doing group commit, and a few read-only
-//! connections for readers.
+//! The embedded store: SQLite in WAL mode, commits with synchronous=FULL, one writer thread doing group commit, and a few
+//! read-only connections for readers.
 
 mod apply;
 mod encoding;

@@ -41,6 +41,8 @@ pub struct Writer {
     connection: Connection,
     /// The directory that fills up; none in memory.
     directory: Option<PathBuf>,
+    /// The mode of synchronisation that is set.
+    synchronous: &'static str,
 }
 
 impl Writer {
@@ -55,7 +57,6 @@ impl Writer {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
         Self::prepare(connection, path.parent().map(Path::to_owned))
@@ -73,8 +74,9 @@ impl Writer {
         tune(&connection)?;
         connection.pragma_update(None, "foreign_keys", false)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
         schema::migrate(&mut connection)?;
-        Ok(Self { connection, directory })
+        Ok(Self { connection, directory, synchronous: "FULL" })
     }
 
     /// The questions of readers.
@@ -147,7 +149,7 @@ impl Writer {
             None => {}
         }
         self.keep_reserve()?;
-        self.transaction(|connection| {
+        self.prelude(|connection| {
             connection
                 .prepare_cached(
                     "INSERT INTO projects (state, submission_key, created_millis) VALUES (?1, ?2, ?3)",
@@ -164,7 +166,7 @@ impl Writer {
     /// [`Writer::open_epoch`].
     pub fn put_items(&mut self, project: ProjectId, first: u32, items: &[Item]) -> Result<(), StoreError> {
         self.keep_reserve()?;
-        self.transaction(|connection| {
+        self.prelude(|connection| {
             let state: Option<i64> = connection
                 .prepare_cached("SELECT state FROM projects WHERE id = ?1")?
                 .query_row([integer(project.0)], |row| row.get(0))
@@ -183,7 +185,7 @@ impl Writer {
     /// # Errors
     /// See [`Writer::open_epoch`].
     pub fn abandon_submission(&mut self, project: ProjectId) -> Result<(), StoreError> {
-        self.transaction(|connection| {
+        self.prelude(|connection| {
             let removed = connection
                 .prepare_cached("DELETE FROM projects WHERE id = ?1 AND state = ?2")?
                 .execute(params![integer(project.0), SUBMITTING])?;
@@ -206,7 +208,7 @@ impl Writer {
         generation: Generation,
         result: &Output,
     ) -> Result<(), StoreError> {
-        self.transaction(|connection| {
+        self.prelude(|connection| {
             let (length, sha256, bytes) = output_columns(result);
             connection
                 .prepare_cached(
@@ -223,6 +225,14 @@ impl Writer {
         &mut self,
         run: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.synchronise("FULL")?;
+        self.all_or_nothing(run)
+    }
+
+    fn all_or_nothing<T>(
+        &mut self,
+        run: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let done = (|| {
             let transaction = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
             let value = run(&transaction)?;
@@ -230,6 +240,26 @@ impl Writer {
             Ok(value)
         })();
         done.map_err(|error| self.explain(error))
+    }
+
+    /// All or nothing, and durable no later than the next [`Self::transaction`], without which it is worth nothing: a
+    /// submission before its project is created, a result before its project has ended. The log is one, so that one
+    /// synchronisation of the disk does for both.
+    fn prelude<T>(
+        &mut self,
+        run: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.synchronise("NORMAL")?;
+        self.all_or_nothing(run)
+    }
+
+    /// Whether commits from here on wait for the disk.
+    fn synchronise(&mut self, how: &'static str) -> Result<(), StoreError> {
+        if self.synchronous != how {
+            self.connection.pragma_update(None, "synchronous", how)?;
+            self.synchronous = how;
+        }
+        Ok(())
     }
 
     /// As if the disk had no more room.
