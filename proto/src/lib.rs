@@ -23,5 +23,8 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Output of at most this length rides in the report; more goes over `UploadOutput`.
 pub const INLINE_OUTPUT_BYTES_MAX: usize = 32 * 1024;
 
+/// How much stdout and stderr of one attempt may have together where its project names no limit, in bytes.
+pub const OUTPUT_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
+
 /// The most bytes of output, input or results in one chunk.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;

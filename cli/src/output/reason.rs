@@ -1,11 +1,11 @@
 //! Why a task ended as it did, with the limit that it met.
 
 use super::human;
-use piecework_proto::v1::{self, OutcomeKind as Kind};
+use piecework_proto::{
+    OUTPUT_BYTES_DEFAULT,
+    v1::{self, OutcomeKind as Kind},
+};
 use std::time::Duration;
-
-/// The output limit of a coordinator where the project names none, in bytes.
-const OUTPUT_BYTES_DEFAULT: u64 = 1 << 30;
 
 /// The names of signals 1 to 31.
 const SIGNALS: [&str; 31] = [

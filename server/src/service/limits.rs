@@ -66,9 +66,6 @@ pub(super) const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 /// Shortest pause between heartbeats.
 pub(super) const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
 
-/// Most output of an attempt whose project does not say.
-pub(super) const OUTPUT_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
-
 /// How many parsed commands a session keeps.
 pub(super) const TEMPLATES_MAX: usize = 256;
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use futures_util::{Stream, stream};
 use pb::coordinator_message::Message as Wire;
-use piecework_proto::v1 as pb;
+use piecework_proto::{OUTPUT_BYTES_DEFAULT, v1 as pb};
 use prost::Message as _;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -113,7 +113,7 @@ impl Assigner {
         for Assigned { attempt, spec, item } in attempts {
             let (project, phase) = (attempt.task.project, attempt.task.phase);
             let run_spec = if self.sent.insert((project, phase)) {
-                wire::run_spec_to_proto(project, phase, &spec, limits::OUTPUT_BYTES_DEFAULT)
+                wire::run_spec_to_proto(project, phase, &spec, OUTPUT_BYTES_DEFAULT)
             } else {
                 None
             };
