@@ -28,7 +28,7 @@ const OUT_BYTES_MAX: usize = 128 << 10;
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 
 /// How long an event waits for others.
-const GATHER_MICROS: u64 = 5_000;
+const GATHER_MICROS: u64 = 10_000;
 
 /// The connection.
 #[derive(Debug)]

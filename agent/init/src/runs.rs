@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Most runs that are held: queued, running, and ended but not released.
-pub(crate) const RUNS_MAX: u16 = 64;
+pub(crate) const RUNS_MAX: u16 = 128;
 
 /// While the ended runs have this much unacknowledged output, none is begun. Each adds at most two full streams.
 const ENDED_BYTES_MAX: usize = 1 << 20;

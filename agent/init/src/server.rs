@@ -43,7 +43,12 @@ pub(crate) struct Server {
     guard: Option<Guard>,
     link: Option<Link>,
     runs: Runs,
+    /// Children may have ended that were not collected yet.
+    collects: bool,
 }
+
+/// How many children are collected before everything else has its turn: a task can have them end as fast as they are.
+const COLLECTED_MAX: usize = 64;
 
 #[derive(Clone, Copy)]
 enum Waited {
@@ -62,7 +67,7 @@ impl Server {
         let mask = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { listener, signals, host, guard, link: None, runs: Runs::default() })
+        Ok(Self { listener, signals, host, guard, link: None, runs: Runs::default(), collects: false })
     }
 
     /// Serves until it is told to end by SIGTERM or SIGINT; then everything below it is killed.
@@ -86,6 +91,9 @@ impl Server {
                         }
                     }
                 }
+            }
+            if self.collects {
+                self.collect();
             }
             let now = Instant::now();
             if let Some(attempt) = self.runs.current_mut() {
@@ -131,6 +139,7 @@ impl Server {
             self.link.as_ref().and_then(|link| link.write_at(&self.runs)),
             self.guard.as_ref().and_then(Guard::wake_at),
         ];
+        let due = if self.collects { [Some(Instant::now()), None, None] } else { due };
         let timeout = due
             .into_iter()
             .flatten()
@@ -145,12 +154,21 @@ impl Server {
         Ok(())
     }
 
-    /// Collects children; tells whether init is to end.
+    /// Takes one signal: what is left wakes init again. Tells whether init is to end.
     fn take_signals(&mut self) -> bool {
-        // One at a time: what is left wakes init again.
-        let signal = self.signals.read_signal().ok().flatten();
-        let ends = signal.is_some_and(|signal| signal.ssi_signo != Signal::SIGCHLD as u32);
-        loop {
+        let Some(signal) = self.signals.read_signal().ok().flatten() else { return false };
+        if signal.ssi_signo == Signal::SIGCHLD as u32 {
+            self.collects = true;
+            return false;
+        }
+        // As PID 1, init is not ended by those that it serves: who is outside of its pid namespace shows as pid 0.
+        !self.host.is_pid_1 || signal.ssi_pid == 0
+    }
+
+    /// Collects children that ended.
+    fn collect(&mut self) {
+        self.collects = false;
+        for _ in 0..COLLECTED_MAX {
             match reap::collect() {
                 Collected::One(child) => {
                     let now = Instant::now();
@@ -160,14 +178,11 @@ impl Server {
                         attempt.collected(&child, &self.host, now);
                     }
                 }
-                Collected::NoneYet => break,
-                Collected::NoChildren => {
-                    self.cleared();
-                    break;
-                }
+                Collected::NoneYet => return,
+                Collected::NoChildren => return self.cleared(),
             }
         }
-        ends
+        self.collects = true;
     }
 
     /// Of the run that is ending, no process is left, or none that can be ended.

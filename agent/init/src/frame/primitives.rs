@@ -91,6 +91,10 @@ impl Decoder {
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.taken);
         self.taken = 0;
+        if self.bytes.is_empty() {
+            // What a long frame has needed is not kept.
+            self.bytes.shrink_to(super::FRAME_BYTES_MAX);
+        }
         self.bytes.extend_from_slice(bytes);
     }
 

@@ -1,5 +1,6 @@
 //! Sockets that outlive their processes: connections in TIME_WAIT, or that still have something to send. Only the counts
-//! of the worker's own network namespace are compared; the others beside them are the whole machine's.
+//! of the worker's own network namespace are compared; the others beside them are the whole machine's. And IPv6 flow labels,
+//! which linger for minutes.
 
 use super::Stain;
 use std::{fs::File, io, os::unix::fs::FileExt};
@@ -16,17 +17,29 @@ const FILE_BYTES_MAX: usize = 1 << 10;
 pub(super) struct Sockets {
     file: File,
     before: Vec<u64>,
+    /// One line, and one more for each label. None without IPv6.
+    flow_labels: Option<File>,
 }
 
 impl Sockets {
     pub(super) fn open() -> io::Result<Self> {
         let file = File::open("/proc/self/net/sockstat")?;
-        Ok(Self { before: counts(&file)?, file })
+        let flow_labels = File::open("/proc/self/net/ip6_flowlabel").ok();
+        Ok(Self { before: counts(&file)?, file, flow_labels })
     }
 
     pub(super) fn look(&self) -> Result<(), Stain> {
         let is_same = counts(&self.file).is_ok_and(|counts| counts == self.before);
-        if is_same { Ok(()) } else { Err(Stain::Sockets) }
+        let has_label = |file: &File| {
+            let mut buffer = [0; FILE_BYTES_MAX];
+            let length = file.read_at(&mut buffer, 0).unwrap_or(FILE_BYTES_MAX);
+            buffer[..length].iter().filter(|byte| **byte == b'\n').count() != 1
+        };
+        if is_same && !self.flow_labels.as_ref().is_some_and(has_label) {
+            Ok(())
+        } else {
+            Err(Stain::Sockets)
+        }
     }
 }
 

@@ -108,7 +108,10 @@ impl Spawner {
         let (stdin_in_child, stdin) = if run.has_stdin { Some(pipe("stdin")?) } else { None }.unzip();
         if self.setting.user.is_some() {
             // A task under another user could otherwise not open /dev/stdout, which leads to a pipe of init's.
-            for pipe in [&stdout_in_child, &stderr_in_child] {
+            for pipe in [Some(&stdout_in_child), Some(&stderr_in_child), stdin_in_child.as_ref()]
+                .into_iter()
+                .flatten()
+            {
                 let _ = fchmod(pipe, Mode::from_bits_truncate(0o666));
             }
         }

@@ -7,7 +7,7 @@ use piecework_init::frame::{
 use std::{io::Write, time::Duration};
 
 /// What init says in its Hello.
-const RUNS_MAX: u16 = 64;
+const RUNS_MAX: u16 = 128;
 
 /// Sends bytes; init answers by closing, after saying why.
 fn check_closed(init: &Init, send: impl FnOnce(&mut Link), why: &str) {
@@ -86,7 +86,7 @@ fn requests_out_of_place_close_the_connection() {
             let _ = link.stream.write_all(&bytes);
         }
     };
-    check_closed(&init, too_many, "is one more than 64");
+    check_closed(&init, too_many, "is one more than 128");
 
     // The attempt went on through all that, and so did the queue.
     let mut link = init.connect();

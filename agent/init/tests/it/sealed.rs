@@ -231,6 +231,14 @@ fn what_the_kernel_keeps_spends_the_worker() {
             accept(my $a, $s); close $c; sysread($a, my $x, 1); close $a;'"#,
         "connections",
     );
+    // A label of a flow to a place of 16 bytes that the task chooses, exclusively for it, to linger for 60 s.
+    check_spent(
+        "flow-label",
+        r#"perl -MSocket -e '
+            socket(my $s, PF_INET6, SOCK_DGRAM, 0) or die;
+            setsockopt($s, 41, 32, pack("a16 N C C S S S L", "message to others", 0x12345, 0, 1, 3, 60, 60, 0)) or die $!;'"#,
+        "connections",
+    );
 }
 
 #[test]
