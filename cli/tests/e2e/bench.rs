@@ -14,7 +14,7 @@ const ALL: &[(&str, usize)] = &[
     ("spawn", 1),
     ("control", 1),
     ("submit", 3),
-    ("latency", 1),
+    ("latency", 2),
     ("fresh", 1),
     ("output", 3),
     ("queens", 1),
@@ -109,8 +109,8 @@ fn check_every_measurement(runtime: Runtime) {
     for row in report["rows"].as_array().expect("rows") {
         let rounds = |side: &str| row[side].as_array().expect("rounds").len();
         assert!(row["ours"].as_f64().is_some_and(|ours| ours > 0.0), "{row:#}");
-        assert!(row["goal"]["bound"].as_f64().is_some(), "{row:#}");
         if row["against"].is_string() {
+            assert!(row["goal"]["bound"].as_f64().is_some(), "{row:#}");
             assert_eq!(rounds("ours_rounds"), rounds("theirs_rounds"), "{row:#}");
             assert!(row["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{row:#}");
         }
