@@ -23,12 +23,12 @@ pub const INPUTS_MAX: usize = 1024;
 /// The most inputs in one batch, in inputs.
 const BATCH_INPUTS_MAX: usize = 1024;
 
-/// A batch with so many endings is one of many: the next one is given time to grow, because each costs a synchronisation of
-/// the disk and a message, whatever is in it.
-const BUSY_ENDINGS_MIN: usize = 6;
+/// How far apart commits are while there are many, in milliseconds: each costs a synchronisation of the disk and a message,
+/// whatever is in it, so batches are given time to grow.
+const COMMIT_EVERY_MILLIS: u64 = 20;
 
-/// How much time, in milliseconds.
-const BUSY_PACE_MILLIS: u64 = 3;
+/// How many commits may come at once before they are many.
+const COMMITS_AT_ONCE: u32 = 8;
 
 /// The first wait after a failed commit, in milliseconds.
 const COMMIT_BACKOFF_MIN_MILLIS: u64 = 100;
@@ -106,12 +106,14 @@ impl<J: Journal, H: Hands> Driver<J, H> {
     /// Runs until the core has stopped.
     pub async fn run(mut self) -> Driven<H> {
         let mut batch = Vec::with_capacity(BATCH_INPUTS_MAX);
-        let mut not_before = None;
+        let (mut paced, mut not_before) = (Paced::default(), None);
+        // What was due until then is handled. What came due since is not, however long the commit took.
+        let mut handled = self.now();
         loop {
             if let Some(at) = not_before.take() {
                 sleep_until(at).await;
             }
-            let timer = self.core.next_timer(self.now()).map(|at| self.began + at);
+            let timer = self.core.next_timer(handled).map(|at| self.began + at);
             let retry = self.uncommitted.as_ref().map(|uncommitted| uncommitted.retry_at);
             tokio::select! {
                 // Inputs that wait are handled before timers.
@@ -130,8 +132,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
                 self.core.handle(input, now, &mut effects);
             }
             self.core.handle(Input::Tick, now, &mut effects);
-            if effects.persist.len() >= BUSY_ENDINGS_MIN {
-                not_before = Some(Instant::now() + Duration::from_millis(BUSY_PACE_MILLIS));
+            handled = now;
+            if !effects.persist.is_empty() || !effects.forget.is_empty() {
+                not_before = paced.next(Instant::now());
             }
             let mut stopped = self.perform(effects).await;
             if self.uncommitted.as_ref().is_some_and(|uncommitted| Instant::now() >= uncommitted.retry_at) {
@@ -223,7 +226,11 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             self.hands.kill(attempt);
         }
         for attempt in effects.upload {
-            self.hands.upload(attempt, self.core.spooled(attempt));
+            let outputs = self.core.spooled(attempt);
+            // None if it was forgotten in the same batch.
+            if !outputs.is_empty() {
+                self.hands.upload(attempt, outputs);
+            }
         }
         for (connection, seq, message) in effects.sends {
             self.hands.send(connection, seq, message);
@@ -249,6 +256,23 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             held.kill.extend(kill.extract_if(.., |attempt| waits(attempt)));
         }
         self.act(Effects { kill, sends, closes, stopped, ..Effects::default() })
+    }
+}
+
+/// When the next commit is due: the generic cell rate algorithm.
+#[derive(Debug, Default)]
+struct Paced {
+    /// When all commits so far had come if none came at once.
+    even: Option<Instant>,
+}
+
+impl Paced {
+    /// Counts a commit; the earliest time of the next one, if it has to wait.
+    fn next(&mut self, now: Instant) -> Option<Instant> {
+        let every = Duration::from_millis(COMMIT_EVERY_MILLIS);
+        let even = self.even.map_or(now, |even| even.max(now)) + every;
+        self.even = Some(even);
+        even.checked_sub(every * COMMITS_AT_ONCE).filter(|next| *next > now)
     }
 }
 

@@ -42,11 +42,11 @@ use tokio::{
 const COMMANDS_MAX: usize = 4096;
 /// How many commands one turn takes at the most.
 const TURN_COMMANDS_MAX: usize = 1024;
-/// A turn with so many writes is one of many: the next one is given time to grow, because each costs a synchronisation of
-/// the disk and a message to each agent, whatever is in it.
-const BUSY_WRITES_MIN: usize = 12;
-/// How much time.
-const BUSY_PACE: Duration = Duration::from_millis(3);
+/// How far apart commits are while there are many: each costs a synchronisation of the disk and a message to each agent,
+/// whatever is in it, so turns are given time to grow.
+const COMMIT_EVERY: Duration = Duration::from_millis(20);
+/// How many commits may come at once before they are many.
+const COMMITS_AT_ONCE: u32 = 16;
 /// How many jobs run at a time; others wait.
 const JOBS_MAX: usize = 4;
 /// How long to wait before a failed store is asked again.
@@ -172,6 +172,22 @@ impl Ticks {
     }
 }
 
+/// When the next commit is due: the generic cell rate algorithm.
+#[derive(Default)]
+struct Paced {
+    /// When all commits so far had come if none came at once.
+    even: Option<tokio::time::Instant>,
+}
+
+impl Paced {
+    /// Counts a commit; the earliest time of the next one, if it has to wait.
+    fn next(&mut self, now: tokio::time::Instant) -> Option<tokio::time::Instant> {
+        let even = self.even.map_or(now, |even| even.max(now)) + COMMIT_EVERY;
+        self.even = Some(even);
+        even.checked_sub(COMMIT_EVERY * COMMITS_AT_ONCE).filter(|next| *next > now)
+    }
+}
+
 /// Why a reign over one folded core ended.
 enum End {
     /// The commit failed: fold back.
@@ -215,7 +231,7 @@ impl Driver {
     async fn reign(&mut self, mut core: Coordinator, mut broker: Embedded) -> End {
         let mut ticks = Ticks::new((self.limits.lease / 10).clamp(TICK_MIN, TICK_MAX));
         let mut commands = Vec::with_capacity(TURN_COMMANDS_MAX);
-        let mut not_before = None;
+        let (mut paced, mut not_before) = (Paced::default(), None);
         loop {
             if let Some(at) = not_before.take() {
                 tokio::time::sleep_until(at).await;
@@ -250,8 +266,8 @@ impl Driver {
             }
             let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
             let writes = std::mem::take(&mut fx.writes);
-            if writes.len() >= BUSY_WRITES_MIN {
-                not_before = Some(tokio::time::Instant::now() + BUSY_PACE);
+            if !writes.is_empty() {
+                not_before = paced.next(tokio::time::Instant::now());
             }
             let ended: Vec<_> = writes.iter().filter_map(ended_project).collect();
             let items = if writes.is_empty() {

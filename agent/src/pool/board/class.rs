@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// How much work is sent to a worker ahead of need, in microseconds of observed run time.
-const AHEAD_MICROS: u64 = 40_000;
+const AHEAD_MICROS: u64 = 60_000;
 
 /// How much the newest run time counts, in parts of this.
 const WALL_WEIGHT: u64 = 8;
@@ -65,7 +65,7 @@ impl Class {
         self.wall_micros = Some(match self.wall_micros {
             // One that is not over counts as the least that it can become.
             Some(smooth) if !is_over => smooth.max(micros),
-            Some(smooth) => (smooth * (WALL_WEIGHT - 1) + micros) / WALL_WEIGHT,
+            Some(smooth) => smooth.saturating_mul(WALL_WEIGHT - 1).saturating_add(micros) / WALL_WEIGHT,
             None => micros,
         });
     }

@@ -22,6 +22,8 @@ struct FakeJournal {
     told: mpsc::UnboundedSender<String>,
     full: AtomicBool,
     kept: Mutex<Vec<AttemptKey>>,
+    /// How long a commit takes.
+    takes: Mutex<Duration>,
 }
 
 impl Journal for FakeJournal {
@@ -29,6 +31,8 @@ impl Journal for FakeJournal {
         if self.full.load(Ordering::SeqCst) {
             return Err(OutboxError::Full);
         }
+        let takes = *self.takes.lock().expect("not poisoned");
+        std::thread::sleep(takes);
         let mut kept = self.kept.lock().expect("not poisoned");
         kept.extend(persist.iter().map(|report| report.attempt));
         kept.retain(|attempt| !forget.contains(attempt));
@@ -99,7 +103,8 @@ impl Bench {
         let journal = Arc::new(FakeJournal {
             told: tell.clone(),
             full: AtomicBool::new(false),
-            kept: Mutex::new(Vec::new()),
+            kept: Mutex::default(),
+            takes: Mutex::default(),
         });
         let core = Core::new(CoreConfig::new(2), vec![key(1), key(2)], vec![]);
         let driver = tokio::spawn(Driver::new(core, journal.clone(), FakeHands(tell), receiver).run());
@@ -195,7 +200,8 @@ async fn inputs_that_wait_are_committed_as_one() {
     let journal = Arc::new(FakeJournal {
         told: tell.clone(),
         full: AtomicBool::new(false),
-        kept: Mutex::new(Vec::new()),
+        kept: Mutex::default(),
+        takes: Mutex::default(),
     });
     for input in [ended(1), ended(2), Input::Stop] {
         inputs.send(input).await.expect("room");
@@ -209,6 +215,16 @@ async fn inputs_that_wait_are_committed_as_one() {
 async fn heartbeats_leave_without_any_input() {
     let mut bench = Bench::new(Duration::from_millis(20)).await;
     bench.expect(&["1#3 heartbeat", "1#4 heartbeat"]).await;
+}
+
+#[tokio::test]
+async fn what_came_due_during_a_commit_is_not_forgotten() {
+    let mut bench = Bench::new(Duration::from_millis(500)).await;
+    *bench.journal.takes.lock().expect("not poisoned") = Duration::from_millis(700);
+    bench.put(ended(1)).await;
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+    // The reports were made before the commit, and count as a sign of life from then on.
+    bench.expect(&["1#4 heartbeat"]).await;
 }
 
 #[tokio::test]

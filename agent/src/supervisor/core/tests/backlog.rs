@@ -81,10 +81,10 @@ fn returned(done: &[Do]) -> Vec<AttemptKey> {
 fn quick_attempts_are_asked_for_and_dispatched_ahead() {
     let quick = Quick::new();
     let last = *quick.credits.last().expect("credits were raised");
-    assert!((152..=252).contains(&last), "2 slots and 50 ms of 5 a millisecond: {:?}", quick.credits);
+    assert!((452..=752).contains(&last), "2 slots and 150 ms of 5 a millisecond: {:?}", quick.credits);
     assert!(quick.credits.len() <= 10, "each costs a message: {:?}", quick.credits);
     let running = quick.running().len();
-    assert!((62..=102).contains(&running), "2 slots and 20 ms of 5 a millisecond: {running}");
+    assert!((302..=502).contains(&running), "2 slots and 100 ms of 5 a millisecond: {running}");
 }
 
 #[test]
