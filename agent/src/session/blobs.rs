@@ -1,7 +1,10 @@
 //! Files that images are built from: fetched from the coordinator, verified, and kept by their digest within a bound.
 
 use super::{Backoff, is_final};
-use crate::runtime::{Blobs, ImageError};
+use crate::{
+    blocking::blocking,
+    runtime::{Blobs, ImageError},
+};
 use async_trait::async_trait;
 use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
 use sha2::{Digest, Sha256};
@@ -9,9 +12,9 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 use tokio::io::AsyncWriteExt;
@@ -25,6 +28,12 @@ const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// How long a file counts as in use after it was asked for, in seconds.
 const IN_USE_SECS: u64 = 3600;
+
+/// How often it is noted that a file is in use, in seconds.
+const USED_EVERY_SECS: u64 = 60;
+
+/// The most files of which it is remembered that they were verified, in files.
+const VERIFIED_MAX: usize = 1024;
 
 /// How often a file is fetched that can't be written here, or is not what it should be, in tries. A coordinator that is
 /// away is waited for without a bound: nothing could be reported to it either.
@@ -40,6 +49,24 @@ pub struct BlobCache {
     bytes_max: u64,
     /// One lock a file, so that it is fetched once.
     fetches: Arc<Mutex<BTreeMap<Digest32, Arc<tokio::sync::Mutex<()>>>>>,
+    /// What files were like when they were read and found to be right. Nobody else writes here, but a disk may fail between
+    /// one process of the agent and the next, and a person may tidy up.
+    verified: Arc<Mutex<BTreeMap<Digest32, Stamp>>>,
+}
+
+/// What a file is like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: SystemTime,
+}
+
+impl Stamp {
+    fn of(file: &fs::File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { inode: metadata.ino(), length: metadata.len(), modified: metadata.modified()? })
+    }
 }
 
 /// Why a file was not fetched.
@@ -68,7 +95,7 @@ impl BlobCache {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { client, dir, bytes_max, fetches: Arc::default() })
+        Ok(Self { client, dir, bytes_max, fetches: Arc::default(), verified: Arc::default() })
     }
 
     async fn fetch_once(&self, sha256: &Digest32, path: &Path) -> Result<(), FetchError> {
@@ -127,6 +154,34 @@ impl BlobCache {
         }
     }
 
+    fn verified(&self) -> MutexGuard<'_, BTreeMap<Digest32, Stamp>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the file is there and what it should be; then it counts as used now. It is read once, not at each use.
+    fn is_intact(&self, path: &Path, sha256: &Digest32) -> io::Result<bool> {
+        let mut file = fs::File::options().read(true).write(true).open(path)?;
+        let mut stamp = Stamp::of(&file)?;
+        if self.verified().get(sha256) != Some(&stamp) {
+            let mut digest = Sha256::new();
+            io::copy(&mut file, &mut digest)?;
+            if digest.finalize()[..] != sha256[..] {
+                return Ok(false);
+            }
+        }
+        let now = SystemTime::now();
+        if now.duration_since(stamp.modified).is_ok_and(|idle| idle >= Duration::from_secs(USED_EVERY_SECS)) {
+            file.set_modified(now)?;
+            stamp = Stamp::of(&file)?;
+        }
+        let mut verified = self.verified();
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(*sha256, stamp);
+        Ok(true)
+    }
+
     /// Removes what was not used for longest, until the rest fits.
     fn shrink(&self) -> io::Result<()> {
         let mut files = Vec::new();
@@ -164,27 +219,15 @@ impl Blobs for BlobCache {
             fetches.entry(*sha256).or_default().clone()
         };
         let _fetching = lock.lock().await;
-        if is_intact(&path, sha256).await {
+        let (cache, file, digest) = (self.clone(), path.clone(), *sha256);
+        if blocking(move || cache.is_intact(&file, &digest)).await.unwrap_or(false) {
             return Ok(path);
         }
         self.fetch_with_patience(sha256, &name, &path).await?;
         let cache = self.clone();
-        if let Err(error) = crate::blocking::blocking(move || cache.shrink()).await {
+        if let Err(error) = blocking(move || cache.shrink()).await {
             tracing::warn!(%error, "the cache of image files can't be tidied");
         }
         Ok(path)
     }
-}
-
-/// Whether the file is there and what it should be; then it counts as used now.
-async fn is_intact(path: &Path, sha256: &Digest32) -> bool {
-    let (path, sha256) = (path.to_owned(), *sha256);
-    let check = move || -> io::Result<bool> {
-        let mut file = fs::File::options().read(true).write(true).open(&path)?;
-        let mut digest = Sha256::new();
-        io::copy(&mut file, &mut digest)?;
-        file.set_modified(SystemTime::now())?;
-        Ok(digest.finalize()[..] == sha256[..])
-    };
-    crate::blocking::blocking(check).await.unwrap_or(false)
 }
