@@ -8,10 +8,10 @@ use std::{
     process::Command,
 };
 
-/// The names of all hostile tasks but those that are meant to cost their worker.
+/// The names of all hostile tasks.
 fn hostile() -> Vec<String> {
     let names = Command::new(player("hostile")).output().expect("the list").stdout;
-    text(&names).lines().filter(|name| *name != "time-wait").map(str::to_owned).collect()
+    text(&names).lines().map(str::to_owned).collect()
 }
 
 /// An image with the probe, the hostile tasks as programs of their names, and two volumes.

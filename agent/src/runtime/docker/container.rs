@@ -8,15 +8,15 @@ use crate::{
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType};
 use std::{
     collections::{BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// Where init and its socket are in the container.
 const INIT: &str = "/.piecework/init";
 const SOCKET_DIR: &str = "/.piecework/socket";
 
-/// Whom tasks run as in a sealed worker.
-const TASK_USER: &str = "65532:65532";
+/// Whom tasks run as in a sealed worker: nobody that an agent is. The second is for an agent that is the first.
+const TASK_USERS: [u32; 2] = [65532, 65533];
 
 /// What init needs there: to change a task's user, and to kill it.
 const SEALED_CAPABILITIES: [&str; 3] = ["SETUID", "SETGID", "KILL"];
@@ -56,6 +56,14 @@ const INIT_PIDS: u32 = 1;
 /// All writable places together, in a worker that has no memory limit.
 const WRITABLE_BYTES_DEFAULT: u64 = 1 << 30;
 
+/// The kernel is to keep nothing of connections that have ended: the next task would find it. So there is no TIME_WAIT, no
+/// measure of the way to a peer, and no cookie.
+const SEALED_SYSCTLS: [(&str, &str); 3] = [
+    ("net.ipv4.tcp_max_tw_buckets", "0"),
+    ("net.ipv4.tcp_no_metrics_save", "1"),
+    ("net.ipv4.tcp_fastopen", "0"),
+];
+
 /// The largest `/dev/shm`.
 const SHM_BYTES_MAX: u64 = 64 << 20;
 
@@ -68,21 +76,42 @@ pub(super) struct Files {
     pub(super) hosts: PathBuf,
 }
 
+/// Where an agent's containers have what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) agent_id: &'a str,
+    pub(super) files: &'a Files,
+    pub(super) socket_dir: &'a Path,
+    /// The working directory gets a file system of its own, because the image has nothing there.
+    pub(super) mounts_workdir: bool,
+}
+
+/// The working directory of a worker that may get a file system of its own: not one that is below another, or has another
+/// below it.
+pub(super) fn workdir(shape: &WorkerShape) -> Option<&Path> {
+    let dir = shape.workdir.as_deref().filter(|_| shape.isolation == Isolation::Sealed)?;
+    let is_near = |place: &Path| dir.starts_with(place) || place.starts_with(dir);
+    let taken = volumes(shape).chain(WRITABLE.iter().map(Path::new));
+    let mut other = taken.chain(NOT_MOUNTED[1..].iter().map(Path::new));
+    let is_plain = dir.components().all(|part| !matches!(part, Component::ParentDir));
+    (dir.is_absolute() && is_plain && !other.any(is_near)).then_some(dir)
+}
+
 /// The container of one worker.
-pub(super) fn body(
-    spec: &WorkerSpec,
-    agent_id: &str,
-    files: &Files,
-    socket_dir: &Path,
-) -> ContainerCreateBody {
+pub(super) fn body(spec: &WorkerSpec, setting: Setting<'_>) -> ContainerCreateBody {
+    let Setting { agent_id, files, socket_dir, mounts_workdir } = setting;
     let shape = &*spec.shape;
     let labels = [(AGENT_LABEL, agent_id.to_owned()), (WORKER_LABEL, spec.id.0.clone())];
     let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect::<Vec<_>>());
     let socket = format!("{SOCKET_DIR}/{}", place::SOCKET);
-    let places = writable(shape);
+    let places = writable(shape, mounts_workdir);
     let mut cmd = vec!["--socket", &socket];
+    let is_agent =
+        |user: u32| [nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()].contains(&user);
+    let task_user = TASK_USERS.into_iter().find(|user| !is_agent(*user)).unwrap_or(TASK_USERS[0]);
+    let task_user = format!("{task_user}:{task_user}");
     if shape.isolation == Isolation::Sealed {
-        cmd.extend(["--task-user", TASK_USER, "--workdir", WRITABLE[0]]);
+        cmd.extend(["--task-user", &task_user, "--workdir", WRITABLE[0]]);
         // An engine may give a file system the mode of the directory that it is mounted over.
         cmd.extend(places.iter().flat_map(|place| ["--writable", place]));
     }
@@ -99,12 +128,17 @@ pub(super) fn body(
         // With the network disabled, rather than `none`, there is the same loopback, and the engine need not start one
         // more copy of itself to set it up: that is 40 % of the cost of a container.
         network_disabled: Some(!shape.network),
-        host_config: Some(host_config(shape, files, socket_dir)),
+        host_config: Some(host_config(shape, files, socket_dir, &places)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(shape: &WorkerShape, files: &Files, socket_dir: &Path) -> HostConfig {
+fn host_config(
+    shape: &WorkerShape,
+    files: &Files,
+    socket_dir: &Path,
+    places: &BTreeSet<String>,
+) -> HostConfig {
     let memory = shape.memory_bytes.map(|bytes| bytes.max(MEMORY_BYTES_MIN));
     let sealed = shape.isolation == Isolation::Sealed;
     // All writable places together stay below the memory limit: a task that fills them sees a full disk, and is not killed.
@@ -124,9 +158,10 @@ fn host_config(shape: &WorkerShape, files: &Files, socket_dir: &Path) -> HostCon
     HostConfig {
         mounts: Some(mounts),
         readonly_rootfs: Some(sealed),
-        tmpfs: sealed.then(|| tmpfs(shape, writable_bytes - shm_bytes)),
+        tmpfs: sealed.then(|| tmpfs(places, writable_bytes - shm_bytes)),
         shm_size: Some(signed(shm_bytes)),
         ipc_mode: Some("private".into()),
+        sysctls: sealed.then(|| SEALED_SYSCTLS.map(|(name, value)| (name.into(), value.into())).into()),
         network_mode: Some(if shape.network { "bridge" } else { "none" }.into()),
         cap_drop: Some(vec!["ALL".into()]),
         cap_add: Some(capabilities.into_iter().collect()),
@@ -142,19 +177,24 @@ fn host_config(shape: &WorkerShape, files: &Files, socket_dir: &Path) -> HostCon
     }
 }
 
-/// The places of a sealed worker that get a file system of their own: the usual ones, and the volumes of its image.
-fn writable(shape: &WorkerShape) -> BTreeSet<String> {
-    let volumes = shape.image.volumes.iter().filter(|volume| {
-        let reserved = NOT_MOUNTED.iter().any(|other| **volume == *Path::new(other));
+/// The volumes of a worker's image that get a file system of their own.
+fn volumes(shape: &WorkerShape) -> impl Iterator<Item = &Path> {
+    shape.image.volumes.iter().map(PathBuf::as_path).filter(|volume| {
+        let reserved = NOT_MOUNTED.iter().any(|other| *volume == Path::new(other));
         volume.is_absolute() && !reserved && !volume.starts_with("/dev")
-    });
-    let volumes = volumes.map(|volume| volume.to_string_lossy().into_owned());
-    volumes.chain(WRITABLE.iter().map(ToString::to_string)).collect()
+    })
+}
+
+/// The places of a sealed worker that get a file system of their own: the usual ones, the volumes of its image, and where
+/// it works if nothing is there.
+fn writable(shape: &WorkerShape, mounts_workdir: bool) -> BTreeSet<String> {
+    let workdir = workdir(shape).filter(|_| mounts_workdir);
+    let places = volumes(shape).chain(workdir).map(|place| place.to_string_lossy().into_owned());
+    places.chain(WRITABLE.iter().map(ToString::to_string)).collect()
 }
 
 /// An empty file system in memory over each of them: half of the room for the first, equal shares for the others.
-fn tmpfs(shape: &WorkerShape, bytes: u64) -> HashMap<String, String> {
-    let places = writable(shape);
+fn tmpfs(places: &BTreeSet<String>, bytes: u64) -> HashMap<String, String> {
     let each = bytes / 2 / (places.len() - 1).max(1) as u64;
     let options = |place: &str| {
         let bytes = if place == WRITABLE[0] { bytes / 2 } else { each };

@@ -27,14 +27,19 @@ use bollard::{
     API_DEFAULT_VERSION, Docker,
     models::ContainerState,
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, ListContainersOptionsBuilder,
+        RemoveContainerOptionsBuilder,
     },
 };
+use container::Setting;
 use error::{is_conflict, is_missing, words};
+use futures_util::StreamExt as _;
 use std::{
     collections::{BTreeSet, HashMap},
-    path::PathBuf,
-    sync::Arc,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -68,6 +73,12 @@ const PING_SECS_MAX: u64 = 5;
 const SETTLE_SECS_MAX: u64 = 10;
 const SETTLE_MILLIS: u64 = 20;
 
+/// Of how many places it is known whether an image has something there.
+const FREE_PLACES_MAX: usize = 1024;
+
+/// As much of a directory's archive as tells whether something is in it.
+const LOOK_BYTES_MAX: usize = 4096;
+
 /// What a [`DockerRuntime`] is made from.
 #[derive(Clone, Debug)]
 pub struct DockerConfig {
@@ -93,6 +104,8 @@ struct Inner {
     places: Places,
     files: container::Files,
     preparing: Once<Result<Arc<PreparedImage>, ImageError>>,
+    /// Whether images, by their handle, have nothing at a place.
+    free_places: Mutex<HashMap<(String, PathBuf), bool>>,
 }
 
 impl DockerRuntime {
@@ -119,13 +132,29 @@ impl DockerRuntime {
         let places = Places::open(&data, RuntimeKind::Docker).map_err(unusable)?;
         let init = init_binary::install(&data).map_err(unusable)?;
         let hosts = init.with_file_name("hosts");
-        std::fs::write(&hosts, HOSTS).map_err(unusable)?;
+        write_hosts(&hosts).map_err(unusable)?;
         let files = container::Files { init, hosts };
         let agent_id = config.agent_id;
         Ok(Self {
-            inner: Arc::new(Inner { docker, socket, agent_id, places, files, preparing: Once::default() }),
+            inner: Arc::new(Inner {
+                docker,
+                socket,
+                agent_id,
+                places,
+                files,
+                preparing: Once::default(),
+                free_places: Mutex::default(),
+            }),
         })
     }
+}
+
+/// Every user in a container reads it, whatever this process' umask is; and containers of an earlier agent may have it.
+fn write_hosts(path: &Path) -> std::io::Result<()> {
+    let draft = path.with_extension("new");
+    std::fs::write(&draft, HOSTS)?;
+    std::fs::set_permissions(&draft, Permissions::from_mode(0o644))?;
+    std::fs::rename(&draft, path)
 }
 
 fn socket_from_environment() -> Result<PathBuf, ConnectError> {
@@ -178,6 +207,10 @@ impl Runtime for DockerRuntime {
         self.inner.places.note(id, runs, released)
     }
 
+    fn unnote(&self, id: &WorkerId, runs: &[u64]) -> std::io::Result<()> {
+        self.inner.places.unnote(id, runs)
+    }
+
     fn begun(&self, id: &WorkerId) -> Option<Begun> {
         self.inner.places.begun(id)
     }
@@ -206,11 +239,8 @@ impl Inner {
             WorkerError::Worker(format!("no directory for the worker {}: {error}", spec.id))
         })?;
         let name = container_name(&spec.id);
-        let body = container::body(spec, &self.agent_id, &self.files, &dir.join(place::INIT_DIR));
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let started = async {
-            self.docker
-                .create_container(Some(options), body)
+            self.create_container(spec, &name, &dir.join(place::INIT_DIR))
                 .await
                 .map_err(|error| self.worker_error(&error))?;
             self.docker.start_container(&name, None).await.map_err(|error| self.worker_error(&error))?;
@@ -229,6 +259,67 @@ impl Inner {
             self.discard_or_log(&spec.id).await;
         }
         started
+    }
+
+    /// Makes the container. What its image has in the working directory decides how, and is looked up in the first one.
+    async fn create_container(
+        &self,
+        spec: &WorkerSpec,
+        name: &str,
+        socket_dir: &Path,
+    ) -> Result<(), bollard::errors::Error> {
+        let shape = &*spec.shape;
+        let workdir = container::workdir(shape);
+        let key = workdir.map(|workdir| (shape.image.handle.clone(), workdir.to_owned()));
+        let known = key.as_ref().and_then(|key| self.known_as_free(key));
+        let create = async |mounts_workdir| {
+            let files = &self.files;
+            let setting = Setting { agent_id: &self.agent_id, files, socket_dir, mounts_workdir };
+            let options = CreateContainerOptionsBuilder::default().name(name).build();
+            self.docker.create_container(Some(options), container::body(spec, setting)).await
+        };
+        create(known.unwrap_or(false)).await?;
+        let (Some(key), None) = (key, known) else { return Ok(()) };
+        let is_free = self.is_free(name, &key.1).await?;
+        self.learn_free(key, is_free);
+        if is_free {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            self.docker.remove_container(name, Some(options)).await?;
+            create(true).await?;
+        }
+        Ok(())
+    }
+
+    fn known_as_free(&self, place: &(String, PathBuf)) -> Option<bool> {
+        self.free_places.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied()
+    }
+
+    fn learn_free(&self, place: (String, PathBuf), is_free: bool) {
+        let mut free_places = self.free_places.lock().unwrap_or_else(PoisonError::into_inner);
+        if free_places.len() >= FREE_PLACES_MAX {
+            free_places.clear();
+        }
+        free_places.insert(place, is_free);
+    }
+
+    /// Whether a container that was not started has nothing at this place: it is not there, or an empty directory.
+    async fn is_free(&self, container: &str, place: &Path) -> Result<bool, bollard::errors::Error> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(&place.to_string_lossy()).build();
+        let mut archive = self.docker.download_from_container(container, Some(options));
+        let mut bytes = Vec::new();
+        while bytes.len() < LOOK_BYTES_MAX
+            && let Some(chunk) = archive.next().await
+        {
+            match chunk {
+                Ok(chunk) => bytes.extend_from_slice(&chunk),
+                Err(error) if is_missing(&error) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut archive = tar::Archive::new(&*bytes);
+        let Ok(mut entries) = archive.entries() else { return Ok(false) };
+        let is_dir = matches!(entries.next(), Some(Ok(entry)) if entry.header().entry_type().is_dir());
+        Ok(is_dir && entries.next().is_none())
     }
 
     async fn connect(&self, id: &WorkerId) -> Result<UnixStream, WorkerError> {
@@ -318,7 +409,7 @@ impl Inner {
             }
             sleep(Duration::from_millis(SETTLE_MILLIS)).await;
         }
-        let removed = self.places.remove(id);
+        let removed = self.places.remove(id).await;
         removed
             .map_err(|error| WorkerError::Worker(format!("the directory of the worker {id} stays: {error}")))
     }

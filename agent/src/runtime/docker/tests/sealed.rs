@@ -28,11 +28,42 @@ async fn a_task_has_what_it_needs_and_no_more() {
     check_lines(link, "ls /sys/class/net", &["lo"]).await;
     check_lines(link, "touch /dev/shm/x && echo shared", &["shared"]).await;
     check_lines(link, "echo through a path > /dev/stdout", &["through a path"]).await;
+    link.send(&RunCommand { has_stdin: true, ..shell("wc -l /dev/stdin") });
+    link.init.close_stdin(link.number);
+    assert_eq!((link.end().await.outcome, &*link.stdout), (Outcome::Exited(0), &b"0 /dev/stdin\n"[..]));
     // Full tmpfs: an error, and no kill. Half of 64 MiB.
     let fill =
         "dd if=/dev/zero of=/tmp/big bs=1M count=40 2>&1 | grep -o 'No space left on device'; rm /tmp/big";
     check_lines(link, fill, &["No space left on device"]).await;
     check_lines(link, "ulimit -u >/dev/null; i=0; while [ $i -lt 80 ]; do sleep 9 & i=$((i+1)); done 2>&1 | grep -c -m1 fork", &["1"]).await;
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_task_can_write_where_it_works_if_nothing_is_there() {
+    let Some(mut bench) = Bench::open().await else { return };
+    bench.image = variant(&mut bench, Some("/full/x"), "mkdir /empty; chmod 755 /empty");
+    for (index, (dir, expected)) in (0..).zip([
+        ("/none/at all", "written"),
+        ("/empty", "written"),
+        ("/full", "no"),
+        ("/empty", "written"),
+    ]) {
+        let mut link = bench.start_with(index, |shape| shape.workdir = Some(dir.into())).await;
+        let script = "echo written 2>/dev/null > y && cat y || echo no; stat -c %n *";
+        let files = if expected == "no" { "x" } else { "y" };
+        for _ in 0..2 {
+            link.send(&RunCommand { workdir: Some(dir.into()), ..shell(script) });
+            let exit = link.end().await;
+            let stdout = String::from_utf8_lossy(&link.stdout).into_owned();
+            assert_eq!(
+                (exit.outcome, &*stdout),
+                (Outcome::Exited(0), &*format!("{expected}\n{files}\n")),
+                "{dir}"
+            );
+        }
+        assert_eq!(link.hello.spent, None);
+    }
     bench.close().await;
 }
 
