@@ -191,6 +191,16 @@ pub struct Assignment {
     pub spec: Arc<RunSpec>,
 }
 
+impl Assignment {
+    /// How long its command and its variables are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let command = self.command.iter().map(String::len);
+        let env = self.spec.env.iter().map(|(name, value)| name.len() + value.len());
+        command.chain(env).sum()
+    }
+}
+
 /// What all attempts of one phase of a project have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSpec {

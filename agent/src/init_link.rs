@@ -157,6 +157,12 @@ struct Expected {
     stdin_waiting: u64,
 }
 
+/// What an exchange came to: how many bytes, which way.
+enum Moved {
+    In(std::io::Result<usize>),
+    Out(std::io::Result<usize>),
+}
+
 /// The connection.
 pub struct InitLink {
     reader: ReadHalf<Box<dyn Connection>>,
@@ -166,6 +172,8 @@ pub struct InitLink {
     written: usize,
     /// When init must have read some of what waits to be written.
     give_up: Option<Instant>,
+    /// It takes nothing any more.
+    is_deaf: bool,
     /// Runs that were sent and have not exited, in order.
     expected: VecDeque<Expected>,
 }
@@ -184,6 +192,7 @@ impl InitLink {
             out: Vec::new(),
             written: 0,
             give_up: None,
+            is_deaf: false,
             expected: VecDeque::new(),
         };
         let hello = timeout(Duration::from_secs(HELLO_SECS_MAX), link.hello()).await;
@@ -338,42 +347,50 @@ impl InitLink {
         self.written < self.out.len()
     }
 
-    /// Waits until some bytes have moved, either way, or both. Safe to cancel.
+    /// Waits until some bytes have moved, either way, or both. Safe to cancel. When init takes no more, what it has said
+    /// before is heard still.
     ///
     /// # Errors
     /// If the connection is gone, or init has not read for too long.
     pub async fn exchange(&mut self) -> Result<(), LinkError> {
-        if !self.has_to_say() {
-            self.received.reserve(READ_BYTES);
-            return match self.reader.read_buf(&mut self.received).await? {
-                0 => Err(LinkError::Closed),
-                _ => Ok(()),
-            };
-        }
-        let give_up =
-            *self.give_up.get_or_insert_with(|| Instant::now() + Duration::from_secs(SEND_SECS_MAX));
         self.received.reserve(READ_BYTES);
+        let give_up = self.has_to_say().then(|| {
+            *self.give_up.get_or_insert_with(|| Instant::now() + Duration::from_secs(SEND_SECS_MAX))
+        });
         let moved = async {
             tokio::select! {
                 biased;
-                written = self.writer.write(&self.out[self.written..]) => (written.map(Some), false),
-                read = self.reader.read_buf(&mut self.received) => (Ok(None), matches!(read, Ok(0) | Err(_))),
+                written = self.writer.write(&self.out[self.written..]), if give_up.is_some() && !self.is_deaf => {
+                    Moved::Out(written)
+                }
+                read = self.reader.read_buf(&mut self.received) => Moved::In(read),
             }
         };
-        let Ok((written, ended)) = timeout_at(give_up, moved).await else {
-            return Err(LinkError::Silent { what: "read what it was sent", secs: SEND_SECS_MAX });
+        let moved = match give_up {
+            Some(give_up) => timeout_at(give_up, moved)
+                .await
+                .map_err(|_| LinkError::Silent { what: "read what it was sent", secs: SEND_SECS_MAX })?,
+            None => moved.await,
         };
-        if let Some(count) = written? {
-            self.written += count;
-            self.give_up = None;
-            if !self.has_to_say() {
-                self.out.clear();
-                self.written = 0;
-                // A long command is rare, and need not stay in memory for as long as it runs.
-                self.out.shrink_to(READ_BYTES);
+        match moved {
+            Moved::In(read) => {
+                if read? == 0 {
+                    return Err(LinkError::Closed);
+                }
             }
+            Moved::Out(Ok(count)) => {
+                self.written += count;
+                self.give_up = None;
+                if !self.has_to_say() {
+                    self.out.clear();
+                    self.written = 0;
+                    // A long command is rare, and need not stay in memory for as long as it runs.
+                    self.out.shrink_to(READ_BYTES);
+                }
+            }
+            Moved::Out(Err(_)) => self.is_deaf = true,
         }
-        if ended { Err(LinkError::Closed) } else { Ok(()) }
+        Ok(())
     }
 
     /// Hangs up, for init to hear at once.

@@ -128,6 +128,12 @@ impl Sink {
         }
     }
 
+    /// How much is in the spool, if it is kept there.
+    #[must_use]
+    pub fn spooled_length(&self) -> Option<u64> {
+        matches!(self.place, Place::Spool { .. }).then(|| self.length())
+    }
+
     /// Takes bytes that start at `offset`; those that came before are skipped. While the disk is full, waits, unless the
     /// attempt is killed.
     ///

@@ -12,7 +12,7 @@ pub(super) fn exit(exit: frame::Exit) -> InitExit {
             frame::Outcome::Signaled(signal) => Outcome::Signaled(signal),
             frame::Outcome::TimedOut => Outcome::TimedOut,
             frame::Outcome::OutOfMemory => Outcome::OutOfMemory,
-            frame::Outcome::CouldNotStart(why) => Outcome::CouldNotStart(why),
+            frame::Outcome::CouldNotStart(why) => Outcome::CouldNotStart(frame::cut_message(why)),
             frame::Outcome::OutputLimit => Outcome::OutputLimit,
             frame::Outcome::Cancelled => Outcome::Cancelled,
             frame::Outcome::PidsLimit => Outcome::PidsLimit,

@@ -96,6 +96,20 @@ fn command(number: u64) -> RunCommand {
 }
 
 #[tokio::test]
+async fn what_a_dead_init_has_said_is_heard() {
+    let (mut far, mut link) = open_holding(vec![]).await;
+    link.run(&command(1)).unwrap();
+    link.flush().await.unwrap();
+    far.send(&Event::Started { run: 1 }).await;
+    far.send(&exited(1, 0)).await;
+    drop(far);
+    link.run(&command(2)).unwrap();
+    assert_eq!(link.event().await.unwrap(), InitEvent::Started(1));
+    assert!(matches!(link.event().await.unwrap(), InitEvent::Exited(1, _)));
+    assert!(matches!(link.event().await, Err(LinkError::Closed)));
+}
+
+#[tokio::test]
 async fn an_attempt_from_run_to_exit() {
     let (mut far, mut link) = open_holding(vec![]).await;
     link.run(&command(1)).unwrap();

@@ -1,12 +1,12 @@
 //! Taking over the workers that an earlier process of this agent left.
 
 use super::{
-    lane::recall_all,
+    lane::take_back,
     worker::{self, Link, Unreachable},
 };
 use crate::{
     domain::AttemptKey,
-    init_link::HeldState,
+    init_link::Held,
     runtime::{Runtime, WorkerError, WorkerId},
 };
 use futures_util::{StreamExt, stream};
@@ -45,19 +45,22 @@ pub async fn adopt(
 
 async fn look(runtime: &dyn Runtime, in_outbox: &BTreeSet<AttemptKey>, worker: WorkerId) -> Option<Adopted> {
     match reach(runtime, &worker).await {
-        Ok((mut link, from)) => {
-            let mut attempts = Vec::new();
-            for held in &link.hello.held {
-                let Some(attempt) = held.attempt.parse().ok().filter(|_| held.run < from) else { continue };
-                if !in_outbox.contains(&attempt) {
-                    attempts.push((held.run, attempt));
-                }
-            }
+        Ok(mut link) => {
+            // init's word alone is not enough: the task that it serves may be in its place.
+            let noted = runtime.begun(&worker).unwrap_or_default().attempts;
+            let is_noted = |held: &Held| {
+                noted.iter().any(|(run, attempt)| *run == held.run && attempt.to_string() == held.attempt)
+            };
+            link.hello.held.retain(is_noted);
+            let held = |run| link.hello.held.iter().any(|held| held.run == run);
+            let attempts: Vec<_> = noted
+                .into_iter()
+                .filter(|(run, attempt)| held(*run) && !in_outbox.contains(attempt))
+                .collect();
             if attempts.is_empty() {
                 tracing::info!(%worker, "a worker without attempts is swept");
                 return None;
             }
-            link.hello.held.retain(|held| held.run < from && held.state != HeldState::Queued);
             tracing::info!(%worker, ?attempts, "adopted");
             Some(Adopted { worker, attempts, link: Some(link) })
         }
@@ -78,11 +81,11 @@ async fn look(runtime: &dyn Runtime, in_outbox: &BTreeSet<AttemptKey>, worker: W
 }
 
 /// Reaches it, and takes back what has not begun.
-async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<(Link, u64), Unreachable> {
+async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Link, Unreachable> {
     let reached = async {
         let mut link = worker::reach(runtime, worker).await?;
-        let from = recall_all(&mut link.link).await?;
-        Ok((link, from))
+        take_back(&mut link).await?;
+        Ok(link)
     };
     timeout(Duration::from_secs(LOOK_SECS_MAX), reached).await.unwrap_or(Err(Unreachable::Silent))
 }

@@ -242,8 +242,16 @@ impl Board {
     }
 
     /// Work for a lane that has a slot: what its class may have now, as far as the lane has room. `held` runs are with its
-    /// init and have not ended, of at most `held_max`; the first of those now given has the number `first`.
-    pub(super) fn pull(&mut self, lane_id: LaneId, held: usize, held_max: usize, first: u64) -> Vec<Pulled> {
+    /// init and have not ended, of at most `held_max`; the first of those now given has the number `first`. Another one is
+    /// sent ahead only while all of them are within `bytes`: they are in the worker's memory.
+    pub(super) fn pull(
+        &mut self,
+        lane_id: LaneId,
+        held: usize,
+        held_max: usize,
+        first: u64,
+        mut bytes: usize,
+    ) -> Vec<Pulled> {
         let Some(lane) = self.lanes.get_mut(&lane_id) else { return Vec::new() };
         if !lane.has_slot || self.closing {
             return Vec::new();
@@ -267,10 +275,14 @@ impl Board {
         let share = class.waiting.len().div_ceil(class.busy.max(1));
         let mut pulled = Vec::new();
         while pulled.len() < room.min(share)
-            && let Some(waiting) = class.waiting.pop_front_if(|waiting| !all_busy || may_have(waiting.turn))
+            && let Some(waiting) = class.waiting.pop_front_if(|waiting| {
+                let fits = held + pulled.len() == 0 || waiting.assignment.bytes() <= bytes;
+                fits && (!all_busy || may_have(waiting.turn))
+            })
         {
             let (run, kill) = (first + pulled.len() as u64, CancellationToken::new());
             let assignment = waiting.assignment;
+            bytes = bytes.saturating_sub(assignment.bytes());
             self.places.insert(assignment.attempt, Place::Lane(lane_id, run, kill.clone()));
             pulled.push(Pulled { assignment, kill });
         }

@@ -10,6 +10,7 @@ use crate::{
     outbox::OutboxError,
 };
 use bytes::Bytes;
+pub(super) use piecework_init::frame::cut_message;
 use std::{path::Path, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -129,6 +130,16 @@ impl Flight {
     /// How much came on both streams.
     pub(super) fn lengths(&self) -> [u64; 2] {
         self.streams.as_ref().map_or([0, 0], |streams| [streams.stdout.length(), streams.stderr.length()])
+    }
+
+    /// How much of it is in the spool.
+    pub(super) fn spooled_lengths(&self) -> impl Iterator<Item = (OutputStream, u64)> {
+        let streams = self.streams.iter();
+        streams
+            .flat_map(|streams| {
+                [(OutputStream::Stdout, &streams.stdout), (OutputStream::Stderr, &streams.stderr)]
+            })
+            .filter_map(|(stream, sink)| Some((stream, sink.spooled_length()?)))
     }
 
     /// init has begun it, and has so much of its stdin.
@@ -271,15 +282,4 @@ impl Env {
             tracing::debug!(%error, "an output is not followed");
         }
     }
-}
-
-/// Longest text of an ending for people, in bytes. A message with 512 reports stays below gRPC's limit with it.
-const MESSAGE_BYTES_MAX: usize = 4096;
-
-/// Cuts a text for people.
-pub(super) fn cut_message(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES_MAX {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-    }
-    message
 }

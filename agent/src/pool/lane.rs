@@ -10,7 +10,7 @@
 
 mod recover;
 
-pub(super) use recover::{recall_all, run_adopted};
+pub(super) use recover::{run_adopted, take_back};
 
 use super::{
     Shared,
@@ -23,7 +23,7 @@ use crate::{
     init_link::{InitEvent, InitLink, LinkError},
     runtime::{WorkerId, WorkerShape},
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
@@ -41,8 +41,17 @@ const IDLE_SECS_MAX: u64 = 60;
 /// How old a worker may become, in seconds; after that it takes no more work.
 const AGE_SECS_MAX: u64 = 3600;
 
-/// How often in a row a link may break without anything heard over it, in times.
+/// How often in a row a link may break soon after it was made, in times.
 const LINK_LOSSES_MAX: u32 = 3;
+
+/// After how long a link was a good one, in seconds.
+const LINK_SECS_GOOD: u64 = 60;
+
+/// How often a lane that waits for its worker looks at what waits with it, in milliseconds.
+const MAKE_LOOK_EVERY_MILLIS: u64 = 100;
+
+/// How much of commands and variables is sent to a worker ahead of need, in bytes: it counts to the worker's memory.
+const AHEAD_BYTES_MAX: usize = 256 << 10;
 
 /// The numbers of runs that are noted start here.
 const FIRST_RUN: u64 = 1;
@@ -91,6 +100,8 @@ pub(super) struct Lane {
     recalling: bool,
     /// Losses of the link in a row.
     losses: u32,
+    /// When the link was made.
+    linked: Instant,
 }
 
 /// How a lane's service ended.
@@ -104,7 +115,19 @@ enum Ended {
 /// Runs a new lane from its worker's making to its end.
 pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
     let Some(notify) = shared.with(|board, _| board.notify(id)) else { return };
-    match shared.make(class, &notify).await {
+    let made = {
+        let mut making = pin!(shared.make(class, &notify));
+        let mut look = interval(Duration::from_millis(MAKE_LOOK_EVERY_MILLIS));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                made = &mut making => break made,
+                // An image may take minutes: what waits behind it may be wanted elsewhere.
+                _ = look.tick() => shared.return_stuck().await,
+            }
+        }
+    };
+    match made {
         Some(Ok(made)) => Lane::new(shared, id, notify, made).live().await,
         Some(Err(outcome)) => {
             // Each attempt that needs such a worker meets the same by itself: it may be better by then.
@@ -139,6 +162,7 @@ impl Lane {
             over: hello.spent,
             recalling: false,
             losses: 0,
+            linked: Instant::now(),
         }
     }
 
@@ -175,7 +199,7 @@ impl Lane {
             if self.flights.is_empty() {
                 if has_slot && self.over.is_none() && !retires {
                     // With init full of what is not released, it is only a moment until there is room again.
-                    if self.unreleased() < self.runs_max {
+                    if self.unreleased() < self.runs_max && !self.recalling {
                         has_slot = false;
                         self.shared.with(|board, to_do| board.rest(self.id, to_do));
                     }
@@ -190,13 +214,19 @@ impl Lane {
                 }
             }
             if let Err(error) = self.wait(&mut look, has_slot).await {
-                let is_gone = self.recover(error).await;
-                if is_gone {
-                    return if self.reports.is_empty() || self.hand_on().await {
-                        Ended::Quietly
-                    } else {
-                        Ended::Deaf
-                    };
+                // One that holds nothing is not worth another try, and its slot is not to wait for it.
+                let holds_nothing =
+                    self.flights.is_empty() && self.reports.is_empty() && self.released >= self.ended;
+                if holds_nothing {
+                    return Ended::Quietly;
+                }
+                if self.recover(error).await {
+                    if !self.hand_on().await {
+                        return Ended::Deaf;
+                    }
+                    self.shared.with(|board, to_do| board.yield_slot(self.id, to_do));
+                    self.released().await;
+                    return Ended::Quietly;
                 }
             }
         }
@@ -230,7 +260,9 @@ impl Lane {
         }
         let held_max = if fresh { 1 } else { self.runs_max.saturating_sub(self.unreleased()) };
         let (held, next) = (self.flights.len(), self.next);
-        let pulled = self.shared.with(|board, _| board.pull(self.id, held, held_max, next));
+        let assignments = self.flights.iter().filter_map(|flight| flight.assignment.as_ref());
+        let bytes = AHEAD_BYTES_MAX.saturating_sub(assignments.map(Assignment::bytes).sum());
+        let pulled = self.shared.with(|board, _| board.pull(self.id, held, held_max, next, bytes));
         if pulled.is_empty() {
             return;
         }
@@ -315,7 +347,6 @@ impl Lane {
 
     async fn take_events(&mut self) -> Result<(), LinkError> {
         while let Some(event) = self.link.heard()? {
-            self.losses = 0;
             match event {
                 InitEvent::Started(run) => {
                     let stdin_sent = self.link.stdin_sent(run);
@@ -388,7 +419,7 @@ impl Lane {
                 self.recalling = true;
                 self.link.recall(from);
             }
-            self.return_stuck().await;
+            self.shared.return_stuck().await;
         }
         Ok(())
     }
@@ -397,22 +428,23 @@ impl Lane {
     async fn recalled(&mut self, from: u64) {
         self.recalling = false;
         self.put_back(from, false);
-        self.return_stuck().await;
-    }
-
-    /// What waits while nothing becomes free goes back to the core, which may hand it to somebody else.
-    async fn return_stuck(&mut self) {
-        let stuck = self.shared.with(|board, _| board.take_stuck());
-        if !stuck.is_empty() {
-            self.shared.not_begun(stuck).await;
-        }
+        self.shared.return_stuck().await;
     }
 
     /// Puts the flights from this run on back on the board. Those that can't be are ended.
     fn put_back(&mut self, from: u64, worker_died: bool) {
         let index = self.flights.partition_point(|flight| flight.run < from);
+        let flights = self.flights.split_off(index);
+        if flights.is_empty() {
+            return;
+        }
+        let runs: Vec<_> = flights.iter().map(|flight| flight.run).collect();
+        if let Err(error) = self.shared.env.runtime.unnote(&self.worker, &runs) {
+            // It matters only to a later agent that can't reach this worker.
+            tracing::debug!(worker = %self.worker, %error, "what was sent to it is still noted");
+        }
         let mut back = Vec::new();
-        for flight in self.flights.split_off(index) {
+        for flight in flights {
             match flight.assignment {
                 Some(assignment) => back.push(assignment),
                 None => {

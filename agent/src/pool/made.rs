@@ -26,10 +26,13 @@ use tokio::{
 };
 
 /// How long a worker that was made ahead may wait, in seconds.
-const SPARE_SECS_MAX: u64 = 60;
+const SPARE_SECS_MAX: u64 = 600;
 
 /// For how long no slot must have been taken before one is made for a project that may come, in milliseconds.
 const QUIET_MILLIS: u64 = 100;
+
+/// The most that wait for a project that may come, in workers. It begins in them, and has others made meanwhile.
+const SEALED_MAX: usize = 4;
 
 /// A worker that has run nothing.
 pub(super) struct Made {
@@ -38,6 +41,15 @@ pub(super) struct Made {
     pub(super) link: InitLink,
     pub(super) hello: Hello,
     pub(super) born: Instant,
+}
+
+/// How many of one shape are made ahead.
+#[derive(Clone, Copy)]
+struct Depth {
+    /// Waiting and being made.
+    count: usize,
+    /// Being made.
+    at_once: usize,
 }
 
 /// Those that were made ahead.
@@ -74,13 +86,13 @@ impl Spares {
         (None, broken)
     }
 
-    /// Whether one more of this shape is to be made, of `of_shape` at the most and `all` of every shape. If so, that has
-    /// begun.
-    fn begin(&self, shape: &Arc<WorkerShape>, of_shape: usize, all: usize) -> bool {
+    /// Whether one more of this shape is to be made, with at most `all` of every shape being made. If so, that has begun.
+    fn begin(&self, shape: &Arc<WorkerShape>, depth: Depth, all: usize) -> bool {
         let mut state = self.lock();
-        let alike = |other: &&Arc<WorkerShape>| ***other == **shape;
-        let known = state.ready.iter().map(|made| &made.shape).chain(&state.making);
-        if state.closed || known.clone().filter(alike).count() >= of_shape || state.making.len() >= all {
+        let making = state.making.iter().filter(|other| **other == *shape).count();
+        let ready = state.ready.iter().filter(|made| made.shape == *shape).count();
+        let enough = making >= depth.at_once || making + ready >= depth.count;
+        if state.closed || enough || state.making.len() >= all {
             return false;
         }
         state.making.push(shape.clone());
@@ -183,29 +195,34 @@ impl Shared {
         }
     }
 
-    /// Makes workers ahead: for fresh tasks, as many as there are slots, for more are likely to come; else one, once all is
-    /// quiet.
+    /// Makes workers ahead: for fresh tasks, as many as there are slots, for more are likely to come; else a few, one by one,
+    /// once all is quiet.
     fn make_ahead(self: &Arc<Self>, shape: &Arc<WorkerShape>) {
         if !self.makes_ahead {
             return;
         }
-        let (count, quiet) = match shape.isolation {
-            Isolation::Fresh => (self.slots, false),
-            Isolation::Sealed => (1, true),
+        let (depth, quiet) = match shape.isolation {
+            Isolation::Fresh => (Depth { count: self.slots, at_once: self.slots }, false),
+            Isolation::Sealed => (Depth { count: self.slots.min(SEALED_MAX), at_once: 1 }, true),
         };
-        for _ in 0..count {
-            if !self.spares.begin(shape, count, self.slots) {
-                return;
-            }
+        while self.spares.begin(shape, depth, self.slots) {
             let (shared, shape) = (self.clone(), shape.clone());
             self.spawn(async move {
-                if quiet {
-                    while !shared.is_quiet_for(Duration::from_millis(QUIET_MILLIS)).await {}
-                }
-                let made = if shared.is_closing() { None } else { shared.create(&shape).await.ok() };
-                let surplus = shared.spares.finish(&shape, made, shared.slots.max(2));
-                for worker in surplus {
-                    shared.discard(worker).await;
+                loop {
+                    if quiet {
+                        while !shared.is_quiet_for(Duration::from_millis(QUIET_MILLIS)).await {}
+                    }
+                    let made = if shared.is_closing() { None } else { shared.create(&shape).await.ok() };
+                    let failed = made.is_none();
+                    let all = shared.slots.max(SEALED_MAX);
+                    for worker in shared.spares.finish(&shape, made, all) {
+                        shared.discard(worker).await;
+                    }
+                    // One takes the place of what another project has left behind, others only take what is free.
+                    let room = shared.spares.lock().ready.len() < all;
+                    if failed || !room || !shared.spares.begin(&shape, depth, shared.slots) {
+                        return;
+                    }
                 }
             });
         }

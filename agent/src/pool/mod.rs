@@ -256,6 +256,14 @@ impl Shared {
         self.env.inputs.send(Input::NotBegun(assignments)).await.is_ok()
     }
 
+    /// What waits while nothing becomes free goes back to the core, which may hand it to somebody else.
+    async fn return_stuck(self: &Arc<Self>) {
+        let stuck = self.with(|board, _| board.take_stuck());
+        if !stuck.is_empty() {
+            self.not_begun(stuck).await;
+        }
+    }
+
     /// Removes a worker, now or later.
     async fn discard(&self, worker: WorkerId) {
         if worker::discard(&*self.env.runtime, &worker).await.is_err() {

@@ -86,7 +86,8 @@ impl Bench {
             }
             match self.input().await {
                 Input::Ended(reports) => self.reports.extend(reports),
-                Input::NotBegun(back) => panic!("{back:?} came back"),
+                // As the core does with what waits for a slot.
+                Input::NotBegun(back) => self.pool.start(back),
                 _ => panic!("an input that is not the pool's"),
             }
         }

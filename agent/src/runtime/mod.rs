@@ -188,6 +188,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// If it can't be written down. Then the runs must not be sent.
     fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> std::io::Result<()>;
 
+    /// Takes back what was noted of runs that never begin in this worker, and may begin in another.
+    ///
+    /// # Errors
+    /// If it can't be written down.
+    fn unnote(&self, id: &WorkerId, runs: &[u64]) -> std::io::Result<()>;
+
     /// Which run was begun last in a worker, also in one that is gone. None if that can't be found out: then any of them may
     /// have begun.
     fn begun(&self, id: &WorkerId) -> Option<Begun>;

@@ -1,7 +1,10 @@
 //! The directory of each worker on the host, and the way to the socket in it.
 
 use super::{Begun, RuntimeKind, WorkerId};
-use crate::domain::{AttemptKey, Phase};
+use crate::{
+    blocking::blocking,
+    domain::{AttemptKey, Phase},
+};
 use piecework_init::frame;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -103,6 +106,16 @@ impl Places {
         file.write_all_at(&released.to_le_bytes(), NOTES_MAX * NOTE_BYTES as u64)
     }
 
+    /// As [`super::Runtime::unnote`].
+    pub(super) fn unnote(&self, id: &WorkerId, runs: &[u64]) -> io::Result<()> {
+        let dir = self.of(id).ok_or(io::ErrorKind::NotFound)?;
+        let file = OpenOptions::new().write(true).open(dir.join(NOTES))?;
+        for run in runs {
+            file.write_all_at(&[0; NOTE_BYTES], run % NOTES_MAX * NOTE_BYTES as u64)?;
+        }
+        Ok(())
+    }
+
     /// As [`super::Runtime::begun`].
     pub(super) fn begun(&self, id: &WorkerId) -> Option<Begun> {
         let dir = self.of(id)?;
@@ -133,9 +146,10 @@ impl Places {
     }
 
     /// Removes it with all that is in it, if it is there.
-    pub(super) fn remove(&self, id: &WorkerId) -> io::Result<()> {
+    pub(super) async fn remove(&self, id: &WorkerId) -> io::Result<()> {
         let Some(dir) = self.of(id) else { return Ok(()) };
-        match fs::remove_dir_all(dir) {
+        // It may hold all that tasks have left in their working directory.
+        match blocking(move || fs::remove_dir_all(dir)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -252,8 +266,8 @@ mod tests {
         connect_when_it_listens(&dir, || async { None }).await.unwrap();
     }
 
-    #[test]
-    fn ids_that_are_no_file_names_have_no_place() {
+    #[tokio::test]
+    async fn ids_that_are_no_file_names_have_no_place() {
         let data = tempfile::tempdir().unwrap();
         let places = Places::open(data.path(), RuntimeKind::Docker).unwrap();
         let others = Places::open(data.path(), RuntimeKind::Process).unwrap();
@@ -267,8 +281,8 @@ mod tests {
         assert_eq!(others.list().unwrap(), [], "another runtime's");
         assert!(has_any(data.path(), RuntimeKind::Docker));
         assert!(!has_any(data.path(), RuntimeKind::Process));
-        places.remove(&id).unwrap();
-        places.remove(&id).unwrap();
+        places.remove(&id).await.unwrap();
+        places.remove(&id).await.unwrap();
         assert_eq!(places.list().unwrap(), []);
     }
 }

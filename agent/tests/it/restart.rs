@@ -60,6 +60,44 @@ async fn an_engine_that_does_not_answer_yet_costs_no_worker() {
 }
 
 #[tokio::test]
+async fn a_used_worker_that_is_reached_late_costs_nothing() {
+    let mut bench = Bench::new();
+    let (agent, mut session) = bench.in_session().await;
+    let quick: &[&str] = &["scripted", "print=quick"];
+    let slow: &[&str] = &["scripted", "print=before", "sleep=2s", "print=after"];
+    // Four workers, of which the first is then sent a quick one and, before that is released, a slow one.
+    let first = [0, 1, 2, 3].map(|index| (key(index), quick));
+    let second = [(key(4), quick), (key(5), slow)];
+    for (assigned, count) in [(&first[..], 4), (&second, 1)] {
+        session.assign(specs(), assigned).await;
+        let mut ended = Vec::new();
+        while ended.len() < count {
+            ended.extend(session.reports().await.iter().map(|report| report.attempt));
+        }
+        session.settle(&ended).await;
+    }
+    let coordinator = &bench.coordinator;
+    until("it runs", || async { coordinator.bulk().outputs.contains_key(&(key(5), 1)) }).await;
+    drop((agent, session));
+    bench.runtime.set_deaf(true);
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert!(session.live().contains(&key(5)), "{:?}", session.live());
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    bench.runtime.set_deaf(false);
+    let mut ended = Vec::new();
+    // What was settled may be told of once more.
+    while ended.is_empty() {
+        let reports = session.reports().await;
+        ended.extend(reports.into_iter().filter(|report| report.attempt == key(5)));
+    }
+    for report in ended {
+        check(&report, report.attempt, &Outcome::Exited(0), b"before\nafter\n", b"");
+    }
+}
+
+#[tokio::test]
 async fn what_ended_while_no_agent_was_there_is_reported() {
     let mut bench = Bench::new();
     let (agent, mut session) = bench.in_session().await;

@@ -56,15 +56,19 @@ impl Board {
         if self.has_free_slot() {
             return Vec::new();
         }
-        let mut stuck = Vec::new();
-        for class in self.classes.values_mut() {
+        let (mut stuck, mut emptied) = (Vec::new(), Vec::new());
+        for (id, class) in &mut self.classes {
             let waits_long =
                 |waiting: &Waiting| waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS);
             if class.waiting.get(class.opening).is_some_and(waits_long) {
                 stuck.extend(
                     class.waiting.drain(class.opening..).map(|waiting| (waiting.turn, waiting.assignment)),
                 );
+                emptied.push(*id);
             }
+        }
+        for class in emptied {
+            self.drop_class(class);
         }
         stuck.sort_by_key(|(turn, _)| *turn);
         let stuck: Vec<_> = stuck.into_iter().map(|(_, assignment)| assignment).collect();

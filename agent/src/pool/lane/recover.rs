@@ -1,6 +1,6 @@
 //! When the link to a worker breaks, and when an agent takes over the worker of an earlier one.
 
-use super::{LINK_LOSSES_MAX, Lane};
+use super::{LINK_LOSSES_MAX, LINK_SECS_GOOD, Lane};
 use crate::{
     domain::{AttemptKey, Outcome, Report},
     init_link::{HeldState, Hello, InitEvent, InitLink, LinkError, Offsets},
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 const RECALL_SECS_MAX: u64 = 10;
 
 /// Takes back all that has not begun; afterwards it is certain what has. Returns the first number that never begins.
-pub(in crate::pool) async fn recall_all(link: &mut InitLink) -> Result<u64, LinkError> {
+async fn recall_all(link: &mut InitLink) -> Result<u64, LinkError> {
     link.recall(0);
     let answer = async {
         loop {
@@ -39,6 +39,13 @@ pub(in crate::pool) async fn recall_all(link: &mut InitLink) -> Result<u64, Link
     timeout(Duration::from_secs(RECALL_SECS_MAX), answer).await.map_err(silent)?
 }
 
+/// The same on a new link; what is held is then what has begun.
+pub(in crate::pool) async fn take_back(link: &mut Link) -> Result<(), LinkError> {
+    let from = recall_all(&mut link.link).await?;
+    link.hello.held.retain(|held| held.run < from && held.state != HeldState::Queued);
+    Ok(())
+}
+
 /// Runs the lane of an adopted worker to its end.
 pub(in crate::pool) async fn run_adopted(
     shared: Arc<Shared>,
@@ -49,14 +56,13 @@ pub(in crate::pool) async fn run_adopted(
 ) {
     let mut flights = VecDeque::new();
     let first = attempts.first().map_or(1, |(run, ..)| *run);
-    let all_killed = attempts.iter().map(|(_, _, kill)| kill.clone()).collect::<Vec<_>>();
+    let kills: Vec<_> = attempts.iter().map(|(_, _, kill)| kill.clone()).collect();
     for (run, attempt, kill) in attempts {
         match Flight::resume(&shared.env, run, attempt, kill).await {
             Ok(flight) => flights.push_back(flight),
             Err(error) => {
                 let why = format!("what it printed before the agent restarted can't be read: {error}");
-                let outcome = Outcome::WorkerLost(cut_message(why));
-                shared.end(vec![Report::without_output(attempt, outcome)]).await;
+                give_up(&shared, attempt, why).await;
             }
         }
     }
@@ -64,12 +70,21 @@ pub(in crate::pool) async fn run_adopted(
         Some(link) => Ok(link),
         None => tokio::select! {
             biased;
-            () = async { for kill in &all_killed { kill.cancelled().await } } => Err(Unreachable::Silent),
-            reached = worker::reach_patiently(&*shared.env.runtime, &worker) => reached,
+            () = all_cancelled(&kills) => Err(Unreachable::Silent),
+            reached = async {
+                let mut link = worker::reach_patiently(&*shared.env.runtime, &worker).await?;
+                take_back(&mut link).await?;
+                Ok(link)
+            } => reached,
         },
     };
     match reached {
         Ok(Link { link, hello }) => {
+            let is_held = |flight: &Flight| hello.held.iter().any(|held| held.run == flight.run);
+            let (flights, gone): (VecDeque<_>, VecDeque<_>) = flights.into_iter().partition(is_held);
+            for flight in gone {
+                give_up(&shared, flight.attempt, "its worker does not hold it any more".into()).await;
+            }
             let Some(notify) = shared.with(|board, _| board.notify(id)) else { return };
             let ended = flights.back().map_or(0, |flight| flight.run);
             let mut lane = Lane {
@@ -86,11 +101,12 @@ pub(in crate::pool) async fn run_adopted(
                 next: ended + 1,
                 ended,
                 // Those before it were in the outbox.
-                released: first - 1,
+                released: first.saturating_sub(1),
                 reports: Vec::new(),
                 over: Some("it is of an earlier agent".into()),
                 recalling: false,
                 losses: 0,
+                linked: Instant::now(),
             };
             lane.go_on(&hello);
             lane.live().await;
@@ -110,6 +126,23 @@ pub(in crate::pool) async fn run_adopted(
     }
 }
 
+/// Ends one of which its worker knows nothing. It has no place in the lane: what it held there is not released by its end.
+async fn give_up(shared: &Arc<Shared>, attempt: AttemptKey, why: String) {
+    shared.with(|board, _| board.forget(attempt));
+    let outcome = Outcome::WorkerLost(cut_message(why));
+    shared.end(vec![Report::without_output(attempt, outcome)]).await;
+}
+
+/// Waits until all of them are cancelled; for ever if there are none.
+async fn all_cancelled(kills: &[CancellationToken]) {
+    if kills.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    for kill in kills {
+        kill.cancelled().await;
+    }
+}
+
 /// What became of a worker that can't be reached.
 async fn why_gone(shared: &Shared, worker: &WorkerId, error: &Unreachable) -> Outcome {
     match shared.env.runtime.why_gone(worker).await {
@@ -124,6 +157,9 @@ impl Lane {
     /// back; tells that it is gone.
     pub(super) async fn recover(&mut self, error: LinkError) -> bool {
         tracing::debug!(worker = %self.worker, %error, losses = self.losses, "the link to init broke");
+        if self.linked.elapsed() >= Duration::from_secs(LINK_SECS_GOOD) {
+            self.losses = 0;
+        }
         self.losses += 1;
         let hangs = matches!(error, LinkError::Silent { .. });
         let why = if self.losses > LINK_LOSSES_MAX || hangs {
@@ -135,9 +171,16 @@ impl Lane {
                 let from = recall_all(&mut link).await?;
                 Ok::<_, Unreachable>((link, hello, from))
             };
-            match reached.await {
+            let kills: Vec<_> = self.flights.iter().map(|flight| flight.kill.clone()).collect();
+            let reached = tokio::select! {
+                biased;
+                () = all_cancelled(&kills) => Err(Unreachable::Silent),
+                reached = reached => reached,
+            };
+            match reached {
                 Ok((link, hello, from)) => {
                     self.link = link;
+                    self.linked = Instant::now();
                     self.recalling = false;
                     self.put_back(from, false);
                     self.go_on(&hello);
@@ -156,7 +199,10 @@ impl Lane {
         // An init that is still there begins nothing without an agent.
         self.link.close().await;
         let begun = self.shared.env.runtime.begun(&self.worker);
-        let last = begun.map_or(u64::MAX, |begun| begun.run);
+        // A task that shares its uid with init can change what init has noted, not what was heard.
+        let heard =
+            self.flights.iter().filter(|flight| flight.begun.is_some()).map(|flight| flight.run).max();
+        let last = begun.map_or(u64::MAX, |begun| begun.run.max(heard.unwrap_or(0)));
         self.put_back(last.saturating_add(1), true);
         while let Some(flight) = self.flights.pop_front() {
             let outcome = match flight.run {
@@ -164,7 +210,19 @@ impl Lane {
                 _ => Outcome::WorkerLost("its ending was lost with its worker".into()),
             };
             let outcome = if flight.is_killed() { Outcome::Cancelled } else { outcome };
+            self.ended = flight.run;
             self.reports.push(flight.lost(outcome).await);
+        }
+    }
+
+    /// Waits until the endings that were handed on are in the outbox: until then, a worker that is still there keeps them.
+    pub(super) async fn released(&mut self) {
+        while self.released < self.ended {
+            let mail = self.shared.with(|board, _| board.read_mail(self.id));
+            self.released = self.released.max(mail.released);
+            if self.released < self.ended {
+                self.notify.notified().await;
+            }
         }
     }
 
@@ -176,6 +234,12 @@ impl Lane {
                 Offsets { run: flight.run, stdout, stderr }
             });
             self.link.resume(offsets.collect());
+            // An acknowledgement that was lost with the old link could leave init without room for more.
+            for flight in &self.flights {
+                for (stream, length) in flight.spooled_lengths() {
+                    self.link.ack(flight.run, stream, length);
+                }
+            }
         }
         if self.released > 0 {
             self.link.release(self.released);

@@ -161,6 +161,10 @@ impl Runtime for ProcessRuntime {
         self.inner.places.note(id, runs, released)
     }
 
+    fn unnote(&self, id: &WorkerId, runs: &[u64]) -> io::Result<()> {
+        self.inner.places.unnote(id, runs)
+    }
+
     fn begun(&self, id: &WorkerId) -> Option<Begun> {
         self.inner.places.begun(id)
     }
@@ -306,7 +310,7 @@ impl Inner {
                 }
             }
         }
-        let removed = self.places.remove(id);
+        let removed = self.places.remove(id).await;
         removed
             .map_err(|error| WorkerError::Worker(format!("the directory of the worker {id} stays: {error}")))
     }

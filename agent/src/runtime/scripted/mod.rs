@@ -171,6 +171,13 @@ impl Runtime for ScriptedRuntime {
         Ok(())
     }
 
+    fn unnote(&self, id: &WorkerId, runs: &[u64]) -> std::io::Result<()> {
+        if let Some(worker) = self.worker(id) {
+            worker.unnote(runs);
+        }
+        Ok(())
+    }
+
     fn begun(&self, id: &WorkerId) -> Option<Begun> {
         self.worker(id).map(|worker| worker.begun())
     }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// How many runs are held at the most.
-pub(super) const RUNS_MAX: u16 = 64;
+pub(super) const RUNS_MAX: u16 = 128;
 
 /// The worker.
 #[derive(Debug, Default)]
@@ -95,6 +95,11 @@ impl Worker {
         let mut state = lock(&self.state);
         state.notes.extend(runs.iter().copied());
         state.notes = state.notes.split_off(&(released + 1));
+    }
+
+    pub(super) fn unnote(&self, runs: &[u64]) {
+        let mut state = lock(&self.state);
+        state.notes.retain(|run, _| !runs.contains(run));
     }
 
     pub(super) fn begun(&self) -> Begun {
@@ -215,11 +220,18 @@ impl Worker {
                 }
                 if state.spent.is_none() {
                     state.waiting.push_back((run, false));
+                } else {
+                    let _ = Event::Recalled { from: run.number }.encode(bytes);
                 }
             }
             Request::Resume(offsets) => {
                 for Offsets { run, stdout, stderr } in &offsets {
-                    let Some(attempt) = state.get(*run) else { continue };
+                    let Some(attempt) = state.get(*run) else {
+                        if state.waiting.iter().any(|(waiting, _)| waiting.number == *run) {
+                            continue;
+                        }
+                        return Err(format!("run {run} is not held"));
+                    };
                     if attempt.outputs[0].from(*stdout).is_none()
                         || attempt.outputs[1].from(*stderr).is_none()
                     {
