@@ -24,6 +24,7 @@ mod runs;
 mod server;
 mod spawn;
 mod stdin;
+mod warm;
 
 pub use daemon::{identity, running};
 pub use reap::descendants;
@@ -89,6 +90,9 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     let spawner = Spawner::new(Setting { root: args.root, user: args.task_user })?;
     if args.task_user.is_some() {
         privileges::keep_init_capabilities()?;
+    }
+    if is_pid_1 {
+        warm::warm_up();
     }
     let guard = args.task_user.filter(|_| is_pid_1).map(Guard::new).transpose()?;
     let counters = Counters::find();

@@ -47,6 +47,9 @@ const LINK_LOSSES_MAX: u32 = 3;
 /// After how long a link was a good one, in seconds.
 const LINK_SECS_GOOD: u64 = 60;
 
+/// For how long the removal of a worker waits for a quiet moment, in milliseconds.
+const DISCARD_MILLIS_MAX: u64 = 1000;
+
 /// How often a lane that waits for its worker looks at what waits with it, in milliseconds.
 const MAKE_LOOK_EVERY_MILLIS: u64 = 100;
 
@@ -169,12 +172,16 @@ impl Lane {
     /// Serves until the worker is of no more use, and discards it.
     pub(super) async fn live(mut self) {
         let ended = self.serve().await;
-        let Self { shared, worker, id, link, .. } = self;
+        let Self { shared, worker, id, link, shape, .. } = self;
         drop(link);
         match ended {
             Ended::Quietly => {
                 // Its slot is free while the engine removes it.
                 shared.with(|board, to_do| board.leave(id, to_do));
+                if shape.is_some_and(|shape| shape.isolation == Isolation::Sealed) {
+                    // It goes because another has come, which the engine's work would only hold up.
+                    shared.wait_for_quiet(Duration::from_millis(DISCARD_MILLIS_MAX)).await;
+                }
                 shared.discard(worker).await;
             }
             Ended::Deaf => {}

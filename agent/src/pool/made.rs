@@ -210,7 +210,7 @@ impl Shared {
             self.spawn(async move {
                 loop {
                     if quiet {
-                        while !shared.is_quiet_for(Duration::from_millis(QUIET_MILLIS)).await {}
+                        shared.wait_for_quiet(Duration::MAX).await;
                     }
                     let made = if shared.is_closing() { None } else { shared.create(&shape).await.ok() };
                     let failed = made.is_none();
@@ -228,11 +228,16 @@ impl Shared {
         }
     }
 
-    /// Waits for a time, and tells whether there was a free slot at its beginning and its end.
-    async fn is_quiet_for(self: &Arc<Self>, time: Duration) -> bool {
+    /// Waits until there has been a free slot for a while, but not for longer than this.
+    pub(super) async fn wait_for_quiet(self: &Arc<Self>, longest: Duration) {
         let free = || self.is_closing() || self.with(|board, _| board.has_free_slot());
-        let before = free();
-        sleep(time).await;
-        before && free()
+        let since = Instant::now();
+        loop {
+            let before = free();
+            sleep(Duration::from_millis(QUIET_MILLIS)).await;
+            if before && free() || since.elapsed() >= longest {
+                return;
+            }
+        }
     }
 }

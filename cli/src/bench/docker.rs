@@ -12,6 +12,9 @@ use std::{
 /// The label of every container that this program starts by itself.
 const LABEL: &str = "piecework.bench";
 
+/// Any image that is installed in the usual way has it; without it, each start of a program looks in many places.
+const LOADER_CACHE: &str = "/etc/ld.so.cache";
+
 /// How often containers are looked for at the end: the engine may still be starting one whose client is gone.
 const REMOVE_ROUNDS_MAX: u32 = 5;
 const REMOVE_WAIT: Duration = Duration::from_millis(300);
@@ -49,12 +52,16 @@ impl Docker {
         }
     }
 
-    /// Makes the image: these programs, with the libraries that they need.
+    /// Makes the image: these programs, with the libraries that they need, and where the loader looks them up.
     pub(super) async fn make_image(&self, programs: &[&Path], dir: &Path) -> Result<(), BenchError> {
         let mut files = BTreeSet::new();
         for program in programs {
             files.extend(libraries(program).await?.into_iter().map(|library| (library.clone(), library)));
             files.insert((program.to_path_buf(), Self::inside(program, dir)));
+        }
+        let lookup = PathBuf::from(LOADER_CACHE);
+        if lookup.exists() {
+            files.insert((lookup.clone(), lookup));
         }
         let archive = dir.join("image.tar");
         tokio::task::spawn_blocking({
