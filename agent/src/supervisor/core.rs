@@ -259,7 +259,7 @@ impl Core {
     }
 
     fn ended(&mut self, report: Report, effects: &mut Effects) {
-        let attempt = report.attempt;
+        let (attempt, wall_micros) = (report.attempt, report.usage.wall_micros);
         match self.held.end(attempt, &report.outcome) {
             Ending::Report => {
                 effects.release.push(attempt);
@@ -271,7 +271,7 @@ impl Core {
             }
             Ending::Unknown => return,
         }
-        self.pace.ended(1);
+        self.pace.ended(wall_micros);
     }
 
     /// Puts back what was started and never began.

@@ -30,6 +30,12 @@ const COMMIT_EVERY_MILLIS: u64 = 20;
 /// How many commits may come at once before they are many.
 const COMMITS_AT_ONCE: u32 = 8;
 
+/// How long endings that are to be forgotten wait for others that are to be kept, in milliseconds: they share a commit.
+const FORGET_MILLIS: u64 = 500;
+
+/// The most that wait so, in endings.
+const FORGETS_MAX: usize = 4096;
+
 /// The first wait after a failed commit, in milliseconds.
 const COMMIT_BACKOFF_MIN_MILLIS: u64 = 100;
 
@@ -86,6 +92,10 @@ pub struct Driver<J, H> {
     inputs: mpsc::Receiver<Input>,
     began: Instant,
     uncommitted: Option<Uncommitted>,
+    /// Endings that are to be forgotten with the next commit.
+    forgets: Vec<AttemptKey>,
+    /// When that must be.
+    forget_at: Option<Instant>,
 }
 
 /// How the driver ended.
@@ -100,7 +110,8 @@ pub struct Driven<H> {
 impl<J: Journal, H: Hands> Driver<J, H> {
     /// A driver that has not begun.
     pub fn new(core: Core, journal: Arc<J>, hands: H, inputs: mpsc::Receiver<Input>) -> Self {
-        Self { core, journal, hands, inputs, began: Instant::now(), uncommitted: None }
+        let (forgets, forget_at) = (Vec::new(), None);
+        Self { core, journal, hands, inputs, began: Instant::now(), uncommitted: None, forgets, forget_at }
     }
 
     /// Runs until the core has stopped.
@@ -125,6 +136,7 @@ impl<J: Journal, H: Hands> Driver<J, H> {
                 }
                 () = sleep_until_some(timer) => {}
                 () = sleep_until_some(retry) => {}
+                () = sleep_until_some(self.forget_at) => {}
             }
             let now = self.now();
             let mut effects = Effects::default();
@@ -133,6 +145,7 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             }
             self.core.handle(Input::Tick, now, &mut effects);
             handled = now;
+            self.gather_forgets(&mut effects);
             if !effects.persist.is_empty() || !effects.forget.is_empty() {
                 not_before = paced.next(Instant::now());
             }
@@ -145,6 +158,18 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             }
         }
         Driven { hands: self.hands, all_committed: self.uncommitted.is_none() }
+    }
+
+    /// What is to be forgotten has time: it goes with what is to be kept.
+    fn gather_forgets(&mut self, effects: &mut Effects) {
+        self.forgets.append(&mut effects.forget);
+        let is_due = self.forget_at.is_some_and(|at| Instant::now() >= at);
+        if !effects.persist.is_empty() || effects.stopped || is_due || self.forgets.len() >= FORGETS_MAX {
+            effects.forget = std::mem::take(&mut self.forgets);
+            self.forget_at = None;
+        } else if !self.forgets.is_empty() {
+            self.forget_at.get_or_insert_with(|| Instant::now() + Duration::from_millis(FORGET_MILLIS));
+        }
     }
 
     fn now(&self) -> Duration {

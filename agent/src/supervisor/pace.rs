@@ -16,6 +16,16 @@ const AHEAD_MILLIS: u64 = 100;
 /// With slots that end less than half an attempt each in this time, in milliseconds, work is long.
 const QUICK_MILLIS: u64 = 50;
 
+/// With runs that take no longer than this on average, in milliseconds, one more than runs waits here for each slot, not
+/// dispatched: else a slot would be idle from each ending until the coordinator has recorded it and answered.
+const NEXT_WALL_MILLIS_MAX: u64 = 2000;
+
+/// The same in microseconds.
+const WALL_MICROS_MAX: u64 = NEXT_WALL_MILLIS_MAX * 1000;
+
+/// How much the newest run counts in that average, in parts of this.
+const WALL_WEIGHT: u64 = 8;
+
 /// How long one step of the window is, in milliseconds. Once a step everything is weighed anew.
 const STEP_MILLIS: u64 = 25;
 
@@ -42,6 +52,10 @@ pub(super) struct Pace {
     ahead: u32,
     /// After attempts had to be taken back: how many ended since. Until that shows that all slots move, none goes ahead.
     since_taken_back: Option<u32>,
+    /// How long runs take on average, in microseconds; 0 while that is unknown.
+    wall_micros: u64,
+    now: Duration,
+    last_ended: Duration,
 }
 
 impl Pace {
@@ -54,12 +68,24 @@ impl Pace {
             backlog: 0,
             ahead: 0,
             since_taken_back: None,
+            wall_micros: 0,
+            now: Duration::ZERO,
+            last_ended: Duration::ZERO,
         }
     }
 
     /// How many attempts to ask for beyond the slots.
-    pub(super) const fn backlog(&self) -> u32 {
-        self.backlog
+    pub(super) fn backlog(&self) -> u32 {
+        let next = if self.now < self.next_until() { self.slots } else { 0 };
+        self.backlog.max(next)
+    }
+
+    /// Until when each slot has a next one. When nothing ends any more, the average says nothing.
+    fn next_until(&self) -> Duration {
+        match self.wall_micros {
+            1..=WALL_MICROS_MAX => self.last_ended + Duration::from_millis(2 * NEXT_WALL_MILLIS_MAX),
+            _ => Duration::ZERO,
+        }
     }
 
     /// How many attempts to dispatch beyond the slots. Never more than the backlog.
@@ -67,13 +93,17 @@ impl Pace {
         self.ahead
     }
 
-    /// So many attempts ended.
-    pub(super) fn ended(&mut self, count: usize) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.endings = self.endings.saturating_add(count);
+    /// An attempt ended that ran for this long.
+    pub(super) fn ended(&mut self, wall_micros: u64) {
+        self.endings = self.endings.saturating_add(1);
         if let Some(since) = &mut self.since_taken_back {
-            *since = since.saturating_add(count);
+            *since = since.saturating_add(1);
         }
+        self.last_ended = self.now;
+        self.wall_micros = match self.wall_micros {
+            0 => wall_micros,
+            smooth => smooth.saturating_mul(WALL_WEIGHT - 1).saturating_add(wall_micros) / WALL_WEIGHT,
+        };
     }
 
     /// Dispatched attempts were stuck, and had to be taken back.
@@ -84,6 +114,7 @@ impl Pace {
 
     /// It is `now`.
     pub(super) fn pass(&mut self, now: Duration) {
+        self.now = now;
         let step = u64::try_from(now.as_millis()).unwrap_or(u64::MAX) / STEP_MILLIS;
         let passed = usize::try_from(step.saturating_sub(self.step)).unwrap_or(usize::MAX).min(WINDOW_STEPS);
         if passed == 0 {
@@ -122,7 +153,9 @@ impl Pace {
 
     /// When to look again although nothing has happened: slow work shows by what does not end.
     pub(super) fn next_timer(&self) -> Option<Duration> {
-        (self.backlog > 0).then(|| Duration::from_millis((self.step + 1) * STEP_MILLIS))
+        let step = (self.backlog > 0).then(|| Duration::from_millis((self.step + 1) * STEP_MILLIS));
+        let next = Some(self.next_until()).filter(|until| self.now < *until);
+        step.into_iter().chain(next).min()
     }
 
     /// Cross-checks the bounds.
@@ -156,7 +189,9 @@ mod tests {
         /// Lets steps pass in each of which so many attempts end; gives back the backlog after each.
         fn steps(&mut self, endings: &[usize]) -> Vec<u32> {
             let step = |endings: &usize| {
-                self.pace.ended(*endings);
+                for _ in 0..*endings {
+                    self.pace.ended(0);
+                }
                 self.now += Duration::from_millis(STEP_MILLIS);
                 self.pace.pass(self.now);
                 self.pace.check();
@@ -178,9 +213,7 @@ mod tests {
     #[test]
     fn the_backlog_is_bounded() {
         let mut observed = Observed::new(64);
-        assert_eq!(observed.steps(&[1_000_000; 20]).last(), Some(&BACKLOG_ATTEMPTS_MAX));
-        observed.pace.ended(usize::MAX);
-        assert_eq!(observed.steps(&[usize::MAX; 3]), [BACKLOG_ATTEMPTS_MAX; 3]);
+        assert_eq!(observed.steps(&[100_000; 20]).last(), Some(&BACKLOG_ATTEMPTS_MAX));
     }
 
     #[test]
@@ -200,6 +233,27 @@ mod tests {
         assert!(slower[0] <= 300, "{slower:?}");
         assert_eq!(slower[1], 0);
         assert_eq!((observed.pace.ahead(), observed.pace.next_timer()), (0, None));
+    }
+
+    #[test]
+    fn runs_of_less_than_two_seconds_have_a_next_one_each() {
+        let mut observed = Observed::new(2);
+        let mut after = |wall_millis: u64| {
+            for _ in 0..40 {
+                observed.now += Duration::from_millis(wall_millis);
+                observed.pace.pass(observed.now);
+                observed.pace.ended(wall_millis * 1000);
+            }
+            (observed.pace.backlog(), observed.pace.ahead(), observed.pace.next_timer())
+        };
+        let (backlog, ahead, timer) = after(500);
+        assert_eq!((backlog, ahead), (2, 0));
+        assert_eq!(after(3000), (0, 0, None));
+        let until = timer.expect("it ends when nothing ends any more");
+        let mut observed = Observed::new(2);
+        observed.pace.ended(500_000);
+        observed.pace.pass(until);
+        assert_eq!((observed.pace.backlog(), observed.pace.next_timer()), (0, None));
     }
 
     #[test]

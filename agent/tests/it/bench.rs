@@ -1,6 +1,6 @@
 //! An agent and its coordinator in one directory.
 
-use crate::coordinator::{Coordinator, Session, WAIT};
+use crate::coordinator::{Coordinator, SLOTS, Session, WAIT};
 use piecework_agent::{
     Agent, AgentConfig, RuntimeChoice,
     domain::{AttemptKey, Outcome, Output, Phase, Report},
@@ -28,7 +28,7 @@ impl Bench {
             data: self.data(),
             server: self.coordinator.socket.clone(),
             name: Some("here".into()),
-            slots: Some(4),
+            slots: Some(SLOTS),
             runtime,
             labels: BTreeMap::new(),
         }

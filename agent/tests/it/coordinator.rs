@@ -29,6 +29,9 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 /// How long a test waits for what must come.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
 
+/// How many slots the agents have.
+pub(crate) const SLOTS: u32 = 4;
+
 type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// An attempt and 1 for stdout, 2 for stderr.
@@ -195,7 +198,17 @@ impl Session {
         self.send(ToAgent::Cancel(v1::CancelAttempts { attempts })).await;
     }
 
+    /// The next message, but for credits beyond the slots, which come and go with how fast attempts end.
     pub(crate) async fn next(&mut self) -> FromAgent {
+        loop {
+            match self.next_of_all().await {
+                FromAgent::Credits(credits) if credits.attempts_max > SLOTS => {}
+                message => return message,
+            }
+        }
+    }
+
+    async fn next_of_all(&mut self) -> FromAgent {
         let message = timeout(WAIT, self.incoming.message()).await.expect("a message in time");
         let message = message.expect("no error").expect("the stream goes on");
         self.heard += 1;
@@ -203,9 +216,10 @@ impl Session {
         message.message.expect("it says something")
     }
 
+    /// Those for the slots.
     pub(crate) async fn credits(&mut self) -> (u32, String) {
-        match self.next().await {
-            FromAgent::Credits(credits) => (credits.attempts_max, credits.not_ready),
+        match self.next_of_all().await {
+            FromAgent::Credits(credits) => (credits.attempts_max.min(SLOTS), credits.not_ready),
             other => panic!("{other:?}"),
         }
     }

@@ -18,11 +18,15 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tempfile::TempDir;
 
 /// How the temporary directory, and with it the image, is called.
 const PREFIX: &str = "piecework-bench-";
+
+/// After how long an agent with two slots has workers waiting again: creating one takes about a fifth of that.
+pub(super) const SPARES_PAUSE: Duration = Duration::from_millis(1500);
 
 /// What a measurement can't do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

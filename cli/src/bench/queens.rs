@@ -1,13 +1,15 @@
-//! How long tasks take that compute, against the bare solver on as many processors.
+//! How long tasks take that compute, against the bare solver on as many processors. A moment after an earlier project of its
+//! kind, as for people who try and try again: workers are waiting.
 
 use super::{
     error::BenchError,
     host,
-    place::Place,
+    place::{Place, SPARES_PAUSE},
     project::{Work, result},
 };
 use crate::output::bench::{BenchRow, median};
 use std::cell::Cell;
+use tokio::time::sleep;
 
 const RATIO_MAX: f64 = 1.03;
 
@@ -36,6 +38,7 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Vec<BenchRow>, BenchErr
         .in_turn(
             "s",
             async |_| {
+                sleep(SPARES_PAUSE).await;
                 let ran = measured.run_split(client).await?;
                 let mut printed = Vec::new();
                 result(client, ran.project, |bytes| {
