@@ -7,6 +7,7 @@ pub mod coordinator;
 pub mod domain;
 pub mod driver;
 pub mod output;
+pub mod pace;
 pub mod plan;
 pub mod reassemble;
 pub mod service;

@@ -11,6 +11,7 @@
 
 use crate::{
     domain::{Generation, Project, ProjectId, ProjectState, TaskCounts},
+    pace::Pace,
     store::{AttemptRow, Store, StoreError},
 };
 use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc, time::Duration};
@@ -25,8 +26,11 @@ pub const ATTEMPTS_MAX: u32 = 500;
 /// Shortest pause between two events that tell of nothing but other counts.
 const COUNTS_PAUSE: Duration = Duration::from_millis(100);
 
-/// Shortest pause between two reads that a change called for: at thousands of commits a second, one read serves many.
-const READ_PAUSE: Duration = Duration::from_millis(10);
+/// How far apart reads are while many changes call for them: one serves many.
+const READ_EVERY: Duration = Duration::from_millis(20);
+
+/// How many reads may come at once before they are many.
+const READS_AT_ONCE: u32 = 8;
 
 /// Where a watcher stands: all attempts recorded up to this place were told. Its text form is `generation.seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +115,8 @@ pub struct Watcher {
     cursor: Cursor,
     /// What was told of the project last; none before the first event.
     told: Option<Told>,
+    pace: Pace,
+    /// When the store may be read again.
     read_at: Option<Instant>,
     done: bool,
 }
@@ -169,7 +175,8 @@ impl Watcher {
         project: ProjectId,
         cursor: Cursor,
     ) -> Self {
-        Self { store, changes, project, cursor, told: None, read_at: None, done: false }
+        let pace = Pace::new(READ_EVERY, READS_AT_ONCE);
+        Self { store, changes, project, cursor, told: None, pace, read_at: None, done: false }
     }
 
     /// The next event, and where a later watcher goes on after it; none after the project's end was told.
@@ -188,7 +195,9 @@ impl Watcher {
                 () = until(due) => {}
                 changed = self.changes.changed() => {
                     changed.map_err(|_| WatchError::Stopping)?;
-                    until(self.read_at.map_or(due, |read_at| Some(read_at + READ_PAUSE))).await;
+                    if let Some(read_at) = self.read_at {
+                        sleep_until(read_at).await;
+                    }
                 }
             }
         }
@@ -204,11 +213,11 @@ impl Watcher {
         }
         let Some(told) = &self.told else {
             self.cursor.generation = project.generation;
-            self.read_at = Some(Instant::now());
+            self.read_at = self.pace.next(Instant::now());
             return Ok(Look::Event(self.tell(project, false)));
         };
         let attempts = self.store.attempts_after(self.project, self.cursor.seq, ATTEMPTS_MAX).await?;
-        self.read_at = Some(Instant::now());
+        self.read_at = self.pace.next(Instant::now());
         if let Some(last) = attempts.last() {
             self.cursor = Cursor { generation: project.generation, seq: last.seq };
             return Ok(Look::Event(Event::Ended(attempts)));

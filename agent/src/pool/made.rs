@@ -26,7 +26,7 @@ use tokio::{
 };
 
 /// How long a worker that was made ahead may wait, in seconds.
-const SPARE_SECS_MAX: u64 = 600;
+const SPARE_SECS_MAX: u64 = 300;
 
 /// For how long no slot must have been taken before one is made for a project that may come, in milliseconds.
 const QUIET_MILLIS: u64 = 100;

@@ -21,6 +21,7 @@ use crate::{
     broker::{Broker, Embedded},
     coordinator::{Coordinator, Effects, Input, Job, Limits, SessionId, ToAgent},
     domain::{AttemptKey, CoordinatorEpoch, Item, ProjectId, ProjectSpec},
+    pace::Pace,
     reassemble::JobError,
     store::{Store, StoreError, Write},
 };
@@ -172,22 +173,6 @@ impl Ticks {
     }
 }
 
-/// When the next commit is due: the generic cell rate algorithm.
-#[derive(Default)]
-struct Paced {
-    /// When all commits so far had come if none came at once.
-    even: Option<tokio::time::Instant>,
-}
-
-impl Paced {
-    /// Counts a commit; the earliest time of the next one, if it has to wait.
-    fn next(&mut self, now: tokio::time::Instant) -> Option<tokio::time::Instant> {
-        let even = self.even.map_or(now, |even| even.max(now)) + COMMIT_EVERY;
-        self.even = Some(even);
-        even.checked_sub(COMMIT_EVERY * COMMITS_AT_ONCE).filter(|next| *next > now)
-    }
-}
-
 /// Why a reign over one folded core ended.
 enum End {
     /// The commit failed: fold back.
@@ -231,7 +216,7 @@ impl Driver {
     async fn reign(&mut self, mut core: Coordinator, mut broker: Embedded) -> End {
         let mut ticks = Ticks::new((self.limits.lease / 10).clamp(TICK_MIN, TICK_MAX));
         let mut commands = Vec::with_capacity(TURN_COMMANDS_MAX);
-        let (mut paced, mut not_before) = (Paced::default(), None);
+        let (mut pace, mut not_before) = (Pace::new(COMMIT_EVERY, COMMITS_AT_ONCE), None);
         loop {
             if let Some(at) = not_before.take() {
                 tokio::time::sleep_until(at).await;
@@ -267,7 +252,7 @@ impl Driver {
             let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
             let writes = std::mem::take(&mut fx.writes);
             if !writes.is_empty() {
-                not_before = paced.next(tokio::time::Instant::now());
+                not_before = pace.next(tokio::time::Instant::now());
             }
             let ended: Vec<_> = writes.iter().filter_map(ended_project).collect();
             let items = if writes.is_empty() {

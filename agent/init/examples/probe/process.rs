@@ -58,8 +58,8 @@ fn status(report: &mut Report, who: &str) {
     for line in text.lines() {
         if let Some((name, value)) = line.split_once(':')
             && STATUS.contains(&name)
-            // init is awake or asleep as it happens.
-            && (who == "self" || name != "State")
+            // init is awake or asleep as it happens, and its user's signals are those of the whole machine.
+            && (who == "self" || !matches!(name, "State" | "SigQ"))
         {
             report.add("process", format!("{who} {name}").as_bytes(), value.trim());
         }
