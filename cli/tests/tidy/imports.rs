@@ -28,8 +28,9 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("broker", &["domain", "coordinator", "store"]),
     ("reassemble", &["domain", "output", "store"]),
-    ("driver", &["domain", "plan", "coordinator", "output", "store", "broker", "reassemble"]),
-    ("watch", &["domain", "output", "store", "reassemble", "driver"]),
+    ("pace", &[]),
+    ("driver", &["domain", "plan", "coordinator", "output", "store", "broker", "reassemble", "pace"]),
+    ("watch", &["domain", "output", "store", "reassemble", "driver", "pace"]),
     ("wire", &["domain", "plan", "coordinator", "output", "store", "reassemble", "driver", "watch"]),
 ];
 
