@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// How many runs are held at the most.
-pub(super) const RUNS_MAX: u16 = 128;
+pub(super) const RUNS_MAX: u16 = 1024;
 
 /// The worker.
 #[derive(Debug, Default)]
