@@ -132,6 +132,7 @@ impl Core {
             }
         }
         self.start_queued(effects);
+        self.pace.dispatched(self.held.running());
         self.tell(now, effects);
         effects.stopped = self.is_stopped(now);
     }
@@ -143,6 +144,12 @@ impl Core {
         let stop_late = self.stopping_since.map(|since| since + Duration::from_secs(STOP_WAIT_SECS));
         let link = self.link.as_ref().map(Link::next_timer);
         [stop, stop_late, link, self.pace.next_timer()].into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    /// Whether more was dispatched than the slots will have begun after this time.
+    #[must_use]
+    pub fn is_ahead_by(&self, time: Duration) -> bool {
+        self.pace.is_ahead_by(time)
     }
 
     fn has(&self, bug: PlantedBug) -> bool {

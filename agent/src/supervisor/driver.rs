@@ -147,7 +147,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             handled = now;
             self.gather_forgets(&mut effects);
             if !effects.persist.is_empty() || !effects.forget.is_empty() {
-                not_before = paced.next(Instant::now());
+                // What is to be started next waits with the rest: not while that could leave a slot idle.
+                let every = Duration::from_millis(COMMIT_EVERY_MILLIS);
+                not_before = paced.next(Instant::now()).filter(|_| self.core.is_ahead_by(every));
             }
             let mut stopped = self.perform(effects).await;
             if self.uncommitted.as_ref().is_some_and(|uncommitted| Instant::now() >= uncommitted.retry_at) {

@@ -36,7 +36,7 @@ const WINDOW_STEPS: usize = 8;
 const RECENT_STEPS: usize = 2;
 
 /// By how much the backlog may grow with each step.
-const GROWTH_FACTOR_MAX: u32 = 2;
+const GROWTH_FACTOR_MAX: u32 = 4;
 
 /// What was observed, and what follows from it.
 #[derive(Debug)]
@@ -54,6 +54,12 @@ pub(super) struct Pace {
     since_taken_back: Option<u32>,
     /// How long runs take on average, in microseconds; 0 while that is unknown.
     wall_micros: u64,
+    /// A slot was idle in the step under way.
+    idle: bool,
+    /// A slot was idle in the last step.
+    was_idle: bool,
+    /// A slot was idle in one of the last two.
+    idle_lately: bool,
     now: Duration,
     last_ended: Duration,
 }
@@ -69,6 +75,9 @@ impl Pace {
             ahead: 0,
             since_taken_back: None,
             wall_micros: 0,
+            idle: false,
+            was_idle: false,
+            idle_lately: false,
             now: Duration::ZERO,
             last_ended: Duration::ZERO,
         }
@@ -106,6 +115,11 @@ impl Pace {
         };
     }
 
+    /// So many attempts were dispatched at this moment.
+    pub(super) fn dispatched(&mut self, count: usize) {
+        self.idle |= count < self.slots as usize;
+    }
+
     /// Dispatched attempts were stuck, and had to be taken back.
     pub(super) fn taken_back(&mut self) {
         self.ahead = 0;
@@ -125,14 +139,36 @@ impl Pace {
         self.window[..passed].fill(0);
         // The step under way was the first of those that passed. After a whole window it is the oldest of it.
         self.window[passed - 1] = std::mem::take(&mut self.endings);
+        let idle = std::mem::take(&mut self.idle);
+        self.idle_lately = idle || std::mem::replace(&mut self.was_idle, idle);
         self.weigh();
     }
 
+    /// How many attempts end in this time, by the last so many steps.
+    fn endings_in(&self, millis: u64, steps: usize) -> u64 {
+        let sum: u64 = self.window[..steps].iter().map(|endings| u64::from(*endings)).sum();
+        sum * millis / (steps as u64 * STEP_MILLIS)
+    }
+
+    /// Whether what was dispatched ahead lasts for this long, and as long again.
+    pub(super) fn is_ahead_by(&self, time: Duration) -> bool {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / u64::from(u32::MAX));
+        self.ahead > 0 && u64::from(self.ahead) >= 2 * self.endings_in(millis, RECENT_STEPS)
+    }
+
     fn weigh(&mut self) {
-        let sum = |steps: &[u32]| steps.iter().map(|endings| u64::from(*endings)).sum::<u64>();
-        let per_step = |steps: &[u32], millis: u64| sum(steps) * millis / (steps.len() as u64 * STEP_MILLIS);
-        let work =
-            |millis| per_step(&self.window, millis).min(per_step(&self.window[..RECENT_STEPS], millis));
+        let work = |millis| {
+            let recent = self.endings_in(millis, RECENT_STEPS);
+            match self.wall_micros {
+                0 => recent.min(self.endings_in(millis, WINDOW_STEPS)),
+                // Slots that end all at once are told from quick work by how long the runs take; and from how often they
+                // end it is seen what they can do only if they had enough.
+                wall => {
+                    let can = u64::from(self.slots).saturating_mul(millis * 1000) / wall;
+                    if self.idle_lately && self.now < self.next_until() { can } else { recent.min(can) }
+                }
+            }
+        };
         let long = work(QUICK_MILLIS) * 2 < u64::from(self.slots);
         let wanted = |millis| if long { 0 } else { bounded(work(millis)) };
         let (backlog, ahead) = (wanted(BACKLOG_MILLIS), wanted(AHEAD_MILLIS));
@@ -202,11 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn quick_work_makes_a_backlog_that_grows_by_doubling_at_most() {
+    fn quick_work_makes_a_backlog_that_grows_step_by_step() {
         let mut observed = Observed::new(2);
         let grown = observed.steps(&[100; 20]);
-        assert_eq!(grown[..5], [2, 4, 8, 16, 32]);
-        assert_eq!(grown.last(), Some(&512), "nearly 150 ms of 4 endings a millisecond");
+        assert_eq!(grown[..5], [2, 8, 32, 128, 375]);
+        assert_eq!(grown.last(), Some(&525), "nearly 150 ms of 4 endings a millisecond");
         assert_eq!(observed.pace.ahead(), 400);
     }
 
@@ -260,7 +296,7 @@ mod tests {
     fn small_changes_are_let_be() {
         let mut observed = Observed::new(2);
         observed.steps(&[100; 20]);
-        assert_eq!(observed.steps(&[110, 90, 95, 105, 120]), [512; 5]);
+        assert_eq!(observed.steps(&[110, 90, 95, 105, 120]), [525; 5]);
     }
 
     #[test]

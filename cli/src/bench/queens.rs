@@ -51,6 +51,8 @@ pub(super) async fn measure(place: &Place<'_>) -> Result<Vec<BenchRow>, BenchErr
                 Ok(ran.over.as_secs_f64())
             },
             async |_| {
+                // Nor does it meet the making of others.
+                sleep(SPARES_PAUSE).await;
                 let timed = host::shell(&bare(&board)).await?;
                 let bare = sum(&timed.stdout)?;
                 if count.get() != bare {

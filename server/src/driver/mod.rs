@@ -46,6 +46,8 @@ const TURN_COMMANDS_MAX: usize = 1024;
 /// How far apart commits are while there are many: each costs a synchronisation of the disk and a message to each agent,
 /// whatever is in it, so turns are given time to grow.
 const COMMIT_EVERY: Duration = Duration::from_millis(20);
+/// With fewer writes in one, an agent may be waiting for each.
+const PACED_WRITES_MIN: usize = 16;
 /// How many commits may come at once before they are many.
 const COMMITS_AT_ONCE: u32 = 16;
 /// How many jobs run at a time; others wait.
@@ -252,7 +254,8 @@ impl Driver {
             let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
             let writes = std::mem::take(&mut fx.writes);
             if !writes.is_empty() {
-                not_before = pace.next(tokio::time::Instant::now());
+                let next = pace.next(tokio::time::Instant::now());
+                not_before = next.filter(|_| writes.len() >= PACED_WRITES_MIN);
             }
             let ended: Vec<_> = writes.iter().filter_map(ended_project).collect();
             let items = if writes.is_empty() {
