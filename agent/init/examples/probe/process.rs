@@ -3,8 +3,9 @@
 use crate::Report;
 use std::{env, ffi::c_int, fs, io, os::unix::ffi::OsStrExt};
 
-/// Lines of `/proc/self/status` that are neither names, numbers nor measurements.
-const STATUS: [&str; 21] = [
+/// Lines of `/proc/self/status` that are neither names, numbers nor measurements. Not the number of queued signals: the
+/// kernel counts those of a user on the whole machine.
+const STATUS: [&str; 20] = [
     "Umask",
     "State",
     "TracerPid",
@@ -12,7 +13,6 @@ const STATUS: [&str; 21] = [
     "Gid",
     "Groups",
     "Threads",
-    "SigQ",
     "SigPnd",
     "ShdPnd",
     "SigBlk",
@@ -58,8 +58,8 @@ fn status(report: &mut Report, who: &str) {
     for line in text.lines() {
         if let Some((name, value)) = line.split_once(':')
             && STATUS.contains(&name)
-            // init is awake or asleep as it happens, and its user's signals are those of the whole machine.
-            && (who == "self" || !matches!(name, "State" | "SigQ"))
+            // init is awake or asleep as it happens.
+            && (who == "self" || name != "State")
         {
             report.add("process", format!("{who} {name}").as_bytes(), value.trim());
         }
