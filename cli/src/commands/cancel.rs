@@ -5,6 +5,7 @@ use crate::{
     error::CliError,
     output::{human, json::Project},
 };
+use piecework_proto::v1;
 
 /// Cancel a project: what runs is killed, what waits never starts.
 ///
@@ -22,6 +23,10 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         return context.screen.json(&Project::from(&project)).await;
     }
     let (id, name) = (project.id, human::one_line(human::project_name(&project)));
-    context.screen.note(&format!("project {id} ({name}) is {}", human::project_state(project.state())));
+    let state = match project.state() {
+        v1::ProjectState::Cancelled => "is cancelled".to_owned(),
+        state => format!("had ended already: {}", human::project_state(state)),
+    };
+    context.screen.note(&format!("project {id} ({name}) {state}"));
     Ok(())
 }

@@ -59,7 +59,7 @@ impl Context {
             // Cut and escaped: it came from outside, and may be anything.
             let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
             Status::not_found(format!(
-                "there is no project `{shown}`: `piecework ls` lists those that there are"
+                "there is no project `{shown}`: `piecework ls -a` lists those that there are"
             ))
         })
     }
