@@ -56,7 +56,7 @@ async fn logs_tell_what_there_is_and_what_there_is_not() {
     check_refused(
         ask(pb::LogsRequest { project: "nobody".to_owned(), ..request.clone() }).await,
         Code::NotFound,
-        "there is no project `nobody`: `piecework ls` lists",
+        "there is no project `nobody`: `piecework ls -a` lists",
     );
     check_bad_field(ask(pb::LogsRequest::default()).await, "project", "name a project by its number or name");
 
