@@ -56,10 +56,6 @@ pub(super) struct Pace {
     wall_micros: u64,
     /// A slot was idle in the step under way.
     idle: bool,
-    /// A slot was idle in the last step.
-    was_idle: bool,
-    /// A slot was idle in one of the last two.
-    idle_lately: bool,
     now: Duration,
     last_ended: Duration,
 }
@@ -76,8 +72,6 @@ impl Pace {
             since_taken_back: None,
             wall_micros: 0,
             idle: false,
-            was_idle: false,
-            idle_lately: false,
             now: Duration::ZERO,
             last_ended: Duration::ZERO,
         }
@@ -139,9 +133,8 @@ impl Pace {
         self.window[..passed].fill(0);
         // The step under way was the first of those that passed. After a whole window it is the oldest of it.
         self.window[passed - 1] = std::mem::take(&mut self.endings);
-        let idle = std::mem::take(&mut self.idle);
-        self.idle_lately = idle || std::mem::replace(&mut self.was_idle, idle);
-        self.weigh();
+        let was_idle = std::mem::take(&mut self.idle);
+        self.weigh(was_idle);
     }
 
     /// How many attempts end in this time, by the last so many steps.
@@ -156,7 +149,8 @@ impl Pace {
         self.ahead > 0 && u64::from(self.ahead) >= 2 * self.endings_in(millis, RECENT_STEPS)
     }
 
-    fn weigh(&mut self) {
+    /// Follows what was observed; a slot was idle in the last step, or none was.
+    fn weigh(&mut self, was_idle: bool) {
         let work = |millis| {
             let recent = self.endings_in(millis, RECENT_STEPS);
             match self.wall_micros {
@@ -165,7 +159,7 @@ impl Pace {
                 // end it is seen what they can do only if they had enough.
                 wall => {
                     let can = u64::from(self.slots).saturating_mul(millis * 1000) / wall;
-                    if self.idle_lately && self.now < self.next_until() { can } else { recent.min(can) }
+                    if was_idle && self.now < self.next_until() { can } else { recent.min(can) }
                 }
             }
         };
