@@ -199,11 +199,19 @@ impl Sink {
             Place::Memory(bytes) => Some(Output::Inline(bytes.split().freeze())),
             Place::Cut { .. } => None,
             Place::Spool { length, .. } if *length <= INLINE_OUTPUT_BYTES_MAX as u64 => {
-                // It was only there to be followed. The file goes once the report is in the outbox.
-                let path = self.spool.path(self.attempt, self.stream);
+                // It was only there to be followed. Unless init was told that it is here, init has it too, and the file can
+                // go; else it goes once the report is in the outbox.
+                let is_spare = self.acked == 0;
                 let bytes = insist("reading back a short output", &self.kill, || {
-                    let path = path.clone();
-                    blocking(move || fs::read(&path).map_err(|source| OutboxError::File { path, source }))
+                    let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
+                    blocking(move || {
+                        let path = spool.path(attempt, stream);
+                        let bytes = fs::read(&path).map_err(|source| OutboxError::File { path, source })?;
+                        if is_spare {
+                            spool.remove(attempt, stream);
+                        }
+                        Ok(bytes)
+                    })
                 });
                 bytes.await.map(|bytes| Output::Inline(bytes.into()))
             }

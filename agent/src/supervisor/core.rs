@@ -3,17 +3,18 @@
 //! The life of an attempt, as the core sees it:
 //!
 //! ```text
-//!  Assign ─▶ queued ─▶ running ─▶ Ended ─▶ in the outbox ─▶ uploaded ─▶ reported ─▶ Settled ─▶ forgotten
-//!              │          │ kill            (persisted, then              └──◀── again in each session
-//!              │          └────────────▶     released by init)
+//!  Assign ─▶ queued ─▶ running ─▶ Ended ─▶ withheld, reported ─▶ Settled ─▶ released by init, forgotten
+//!              │          │ kill      │        └─ too long ─▶┐        ▲
+//!              │          └────────▶  │                      ▼        │
+//!           ▲  │                      └─ long output ─▶ in the outbox ┴─▶ uploaded ─▶ reported, again in each session
 //!           ▲  │          └──▶ NotBegun: queued again, at the front
 //!           └──┼──────────────────┘
 //!              ├─▶ cancelled before it started: straight into the outbox, with an empty report
 //!              └─▶ handed back (recalled, or the agent stops, or can't make workers): no report, Returned
 //! ```
 //!
-//! What makes it safe: an ending is in the outbox before init may forget it and before anybody hears of it, and stays
-//! there until the coordinator says that it is settled. Hello tells all that is held, so that the two sides agree after
+//! What makes it safe: init keeps an ending until it is in the outbox or settled, and the outbox keeps it until the
+//! coordinator says that it is settled. Hello tells all that is held, so that the two sides agree after
 //! any loss. Only the newest connection counts, its messages are numbered, and nothing is done on it before Welcome.
 //!
 //! The core asserts what it alone decides, and never trusts what comes in: no input can make it panic.
@@ -28,9 +29,10 @@ use super::{
     link::{Credits, Link},
     pace::Pace,
     unrecorded::Unrecorded,
+    withheld::Withheld,
 };
 use crate::domain::{Assignment, AttemptKey, Outcome, OutputStream, Report};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// How long a stop waits for what runs to end, in seconds.
 const STOP_WAIT_SECS: u64 = 20;
@@ -61,6 +63,9 @@ pub struct Core {
     config: CoreConfig,
     held: Held,
     unrecorded: Unrecorded,
+    withheld: Withheld,
+    /// Of what runs, what an earlier process began.
+    adopted: BTreeSet<AttemptKey>,
     pace: Pace,
     /// The newest connection, while it is open.
     link: Option<Link>,
@@ -73,8 +78,6 @@ pub struct Core {
     outbox_failing: String,
     /// When the stop began.
     stopping_since: Option<Duration>,
-    /// Only for [`PlantedBug::ReportBeforePersist`].
-    persist_late: Vec<Report>,
 }
 
 impl Core {
@@ -85,11 +88,14 @@ impl Core {
         for report in outbox {
             unrecorded.add(report);
         }
-        let live = adopted.into_iter().filter(|attempt| !unrecorded.contains(*attempt));
+        let adopted: BTreeSet<_> =
+            adopted.into_iter().filter(|attempt| !unrecorded.contains(*attempt)).collect();
         Self {
             config,
-            held: Held::adopted(live.collect::<Vec<_>>()),
+            held: Held::adopted(adopted.iter().copied()),
+            adopted,
             unrecorded,
+            withheld: Withheld::default(),
             pace: Pace::new(config.slots),
             link: None,
             newest: None,
@@ -98,13 +104,11 @@ impl Core {
             runtime_not_ready: String::new(),
             outbox_failing: String::new(),
             stopping_since: None,
-            persist_late: Vec::new(),
         }
     }
 
     /// Handles one thing that happened at `now`, which never goes back, and adds to the effects what it calls for.
     pub fn handle(&mut self, input: Input, now: Duration, effects: &mut Effects) {
-        effects.persist.append(&mut self.persist_late);
         self.pace.pass(now);
         match input {
             Input::Connected(connection) => self.connected(connection, now, effects),
@@ -114,7 +118,7 @@ impl Core {
             Input::Disconnected(connection) => self.disconnected(connection, effects),
             Input::Ended(reports) => {
                 for report in reports {
-                    self.ended(report, effects);
+                    self.ended(report, now, effects);
                 }
             }
             Input::NotBegun(assignments) => self.not_begun(assignments, effects),
@@ -134,6 +138,7 @@ impl Core {
         self.start_queued(effects);
         self.pace.dispatched(self.held.running());
         self.tell(now, effects);
+        self.persist_withheld(now, effects);
         effects.stopped = self.is_stopped(now);
     }
 
@@ -143,7 +148,12 @@ impl Core {
         let stop = self.stopping_since.map(|since| since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS));
         let stop_late = self.stopping_since.map(|since| since + Duration::from_secs(STOP_WAIT_SECS));
         let link = self.link.as_ref().map(Link::next_timer);
-        [stop, stop_late, link, self.pace.next_timer()].into_iter().flatten().filter(|at| *at > now).min()
+        let withheld = self.withheld.next_timer();
+        [stop, stop_late, link, withheld, self.pace.next_timer()]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// Whether more was dispatched than the slots will have begun after this time.
@@ -246,7 +256,7 @@ impl Core {
         }
         if !self.can_start() {
             // Another agent may be able to run them. While nobody can be told, they wait.
-            if self.link.as_ref().is_some_and(Link::is_welcomed) {
+            if self.is_heard() {
                 self.held.hand_back_queued();
             }
             return;
@@ -265,20 +275,37 @@ impl Core {
         self.runtime_not_ready.is_empty() && self.outbox_failing.is_empty()
     }
 
-    fn ended(&mut self, report: Report, effects: &mut Effects) {
+    fn ended(&mut self, report: Report, now: Duration, effects: &mut Effects) {
         let (attempt, wall_micros) = (report.attempt, report.usage.wall_micros);
         match self.held.end(attempt, &report.outcome) {
             Ending::Report => {
-                effects.release.push(attempt);
-                self.keep(report, effects);
+                // What an earlier process has spooled goes with a commit.
+                self.withheld.add(&report, now, self.adopted.remove(&attempt));
+                self.add(report, effects);
             }
             Ending::Forget => {
                 effects.forget.push(attempt);
-                effects.release.push(attempt);
+                self.withheld.add_settled(attempt);
+                effects.release.extend(self.withheld.take_settled());
             }
             Ending::Unknown => return,
         }
+        if self.has(PlantedBug::ReleaseBeforePersist) {
+            effects.release.push(attempt);
+        }
         self.pace.ended(wall_micros);
+    }
+
+    /// Puts into the outbox what can't wait to be settled; init releases it then.
+    fn persist_withheld(&mut self, now: Duration, effects: &mut Effects) {
+        let others_wait = self.is_heard() && self.outbox_failing.is_empty() && self.stopping_since.is_none();
+        // If there is a commit anyway, they go with it.
+        if others_wait && effects.persist.is_empty() && !self.withheld.is_due(now) {
+            return;
+        }
+        let (persist, release) = self.withheld.take();
+        effects.persist.extend(persist.into_iter().filter_map(|attempt| self.unrecorded.report(attempt)));
+        effects.release.extend(release);
     }
 
     /// Puts back what was started and never began.
@@ -301,16 +328,17 @@ impl Core {
         }
     }
 
-    /// Puts an ending into the outbox, and sets off what is to happen with it.
+    /// Puts an ending that no init keeps into the outbox, to be reported.
     fn keep(&mut self, report: Report, effects: &mut Effects) {
+        effects.persist.push(report.clone());
+        self.add(report, effects);
+    }
+
+    /// Takes up an ending that is to be reported, and its output to be uploaded before.
+    fn add(&mut self, report: Report, effects: &mut Effects) {
         let attempt = report.attempt;
-        if self.has(PlantedBug::ReportBeforePersist) {
-            self.persist_late.push(report.clone());
-        } else {
-            effects.persist.push(report.clone());
-        }
         self.unrecorded.add(report);
-        if self.unrecorded.waits_for_upload(attempt) && self.link.as_ref().is_some_and(Link::is_welcomed) {
+        if self.unrecorded.waits_for_upload(attempt) && self.is_heard() {
             effects.upload.push(attempt);
         }
     }
@@ -333,11 +361,11 @@ impl Core {
 
     fn forget(&mut self, attempts: &[AttemptKey], effects: &mut Effects) {
         for attempt in attempts {
-            if self.unrecorded.remove(*attempt) {
-                self.persist_late.retain(|report| report.attempt != *attempt);
+            if self.unrecorded.remove(*attempt) && !self.withheld.settle(*attempt) {
                 effects.forget.push(*attempt);
             }
         }
+        effects.release.extend(self.withheld.take_settled());
     }
 
     fn outbox_failed(&mut self, why: String, effects: &mut Effects) {
@@ -382,6 +410,11 @@ impl Core {
         }
     }
 
+    /// A session is open.
+    fn is_heard(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_welcomed)
+    }
+
     fn credits(&self) -> Credits {
         if self.stopping_since.is_some() {
             (0, "stopping".into())
@@ -404,9 +437,8 @@ impl Core {
         if self.held.running() > 0 || !self.outbox_failing.is_empty() {
             return false;
         }
-        let nobody_hears = !self.link.as_ref().is_some_and(Link::is_welcomed);
         let nothing_to_say = !self.held.has_handed_back() && self.unrecorded.is_empty();
-        !nobody_hears || nothing_to_say || now >= since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS)
+        self.is_heard() || nothing_to_say || now >= since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS)
     }
 
     /// Cross-checks the state. For tests, after each step.
@@ -416,6 +448,7 @@ impl Core {
     pub fn check(&self) {
         self.held.check();
         self.unrecorded.check();
+        self.withheld.check();
         self.pace.check();
         for attempt in self.unrecorded.attempts() {
             assert!(!self.held.contains(attempt), "{attempt} is held and in the outbox");

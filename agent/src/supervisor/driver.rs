@@ -23,7 +23,7 @@ pub const INPUTS_MAX: usize = 1024;
 /// The most inputs in one batch, in inputs.
 const BATCH_INPUTS_MAX: usize = 1024;
 
-/// How far apart commits are while there are many, in milliseconds: each costs a synchronisation of the disk and a message,
+/// How far apart commits and reports are while there are many, in milliseconds: each costs a synchronisation or a message,
 /// whatever is in it, so batches are given time to grow.
 const COMMIT_EVERY_MILLIS: u64 = 20;
 
@@ -146,7 +146,7 @@ impl<J: Journal, H: Hands> Driver<J, H> {
             self.core.handle(Input::Tick, now, &mut effects);
             handled = now;
             self.gather_forgets(&mut effects);
-            if !effects.persist.is_empty() || !effects.forget.is_empty() {
+            if !effects.persist.is_empty() || !effects.forget.is_empty() || effects.has_reports() {
                 // What is to be started next waits with the rest: not while that could leave a slot idle.
                 let every = Duration::from_millis(COMMIT_EVERY_MILLIS);
                 not_before = paced.next(Instant::now()).filter(|_| self.core.is_ahead_by(every));

@@ -10,7 +10,7 @@ pub struct Effects {
     pub persist: Vec<Report>,
     /// In the same transaction: reports to remove from it, with their spool files.
     pub forget: Vec<AttemptKey>,
-    /// Then: endings that are in the outbox, so that init need not keep them and the worker can go.
+    /// Then: endings that are in the outbox or settled, so that init need not keep them and the worker can go.
     pub release: Vec<AttemptKey>,
     /// Attempts to kill. Each ends with [`super::Input::Ended`] or [`super::Input::NotBegun`] all the same.
     pub kill: Vec<AttemptKey>,
@@ -26,6 +26,14 @@ pub struct Effects {
     pub closes: Vec<(ConnectionId, String)>,
     /// All is handed back: the process can end.
     pub stopped: bool,
+}
+
+impl Effects {
+    /// Whether the coordinator is told of endings.
+    #[must_use]
+    pub fn has_reports(&self) -> bool {
+        self.sends.iter().any(|(_, _, message)| matches!(message, ToCoordinator::Reports(_)))
+    }
 }
 
 /// What the agent says.

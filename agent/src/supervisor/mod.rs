@@ -9,6 +9,7 @@ mod link;
 mod pace;
 mod planted;
 mod unrecorded;
+mod withheld;
 
 pub use self::core::{Core, CoreConfig};
 pub use effects::{Effects, ToCoordinator};

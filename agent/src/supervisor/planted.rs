@@ -4,8 +4,8 @@
 /// A known bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PlantedBug {
-    /// An ending is reported and released now, and persisted with the next input.
-    ReportBeforePersist,
+    /// An ending is released at once, and neither in the outbox nor settled.
+    ReleaseBeforePersist,
     /// What was reported is dropped from the outbox when the connection ends, instead of when it is settled.
     ForgetAtDisconnect,
     /// A report is dropped from the outbox when it is sent, instead of when it is settled.
@@ -35,7 +35,7 @@ pub enum PlantedBug {
 impl PlantedBug {
     /// All of them.
     pub const ALL: [Self; 13] = [
-        Self::ReportBeforePersist,
+        Self::ReleaseBeforePersist,
         Self::ForgetAtDisconnect,
         Self::ForgetOnSend,
         Self::HelloOmitsUnrecorded,

@@ -71,6 +71,10 @@ impl Unrecorded {
         self.weigh();
     }
 
+    pub(super) fn report(&self, attempt: AttemptKey) -> Option<Report> {
+        self.entries.get(&attempt).map(|entry| entry.report.clone())
+    }
+
     /// Removes an ending; tells whether it was there.
     pub(super) fn remove(&mut self, attempt: AttemptKey) -> bool {
         let Some(entry) = self.entries.remove(&attempt) else { return false };
@@ -141,7 +145,7 @@ impl Unrecorded {
     /// The next report to send in this session.
     pub(super) fn next_unsent(&mut self) -> Option<Report> {
         let (_, attempt) = self.unsent.pop_first()?;
-        self.entries.get(&attempt).map(|entry| entry.report.clone())
+        self.report(attempt)
     }
 
     fn weigh(&mut self) {

@@ -144,7 +144,7 @@ catches! {
     recall_taken_for_returned: coordinator = Planted::RecallTakenForReturned;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;
-    report_before_persist: agent = PlantedBug::ReportBeforePersist;
+    release_before_persist: agent = PlantedBug::ReleaseBeforePersist;
     forget_at_disconnect: agent = PlantedBug::ForgetAtDisconnect;
     forget_on_send: agent = PlantedBug::ForgetOnSend;
     hello_omits_unrecorded: agent = PlantedBug::HelloOmitsUnrecorded;

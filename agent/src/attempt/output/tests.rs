@@ -72,6 +72,18 @@ async fn a_short_output_that_was_followed_rides_in_the_report_all_the_same() {
     assert_eq!(fs::read(spool.path(key(), STREAM)).expect("reads"), b"one two");
     assert_eq!(sink.finish().await.output, Output::Inline(Bytes::from_static(b"one two")));
     assert!(growing.length.changed().await.is_err(), "the end is told");
+    assert!(!spool.path(key(), STREAM).exists(), "init has it too");
+}
+
+#[tokio::test]
+async fn a_short_output_of_which_init_has_only_the_end_keeps_its_file() {
+    let (_dir, spool, mut sink) = bench();
+    sink.follow().await;
+    sink.append(0, Bytes::from_static(b"one ")).await.expect("no gap");
+    drop(sink);
+    let mut sink = Sink::resume(spool.clone(), key(), STREAM, CancellationToken::new()).await.expect("reads");
+    sink.append(4, Bytes::from_static(b"two")).await.expect("no gap");
+    assert_eq!(sink.finish().await.output, Output::Inline(Bytes::from_static(b"one two")));
     assert!(spool.path(key(), STREAM).exists(), "until the report is in the outbox");
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    domain::{ImageSpec, Isolation, Outcome, Output, Phase, RunSpec, StdinFrom, Usage},
+    domain::{ImageSpec, Isolation, Outcome, Phase, RunSpec, StdinFrom},
     supervisor::{CoreConfig, FromCoordinator},
 };
 use bytes::Bytes;
@@ -145,15 +145,9 @@ fn key(index: u32) -> AttemptKey {
     AttemptKey { project: 7, phase: Phase::Task, index, attempt: 1 }
 }
 
+/// One that can't wait to be settled.
 fn ended(index: u32) -> Input {
-    let nothing = || Output::Inline(Bytes::new());
-    Input::Ended(vec![Report {
-        attempt: key(index),
-        outcome: Outcome::Exited(0),
-        usage: Usage::default(),
-        stdout: nothing(),
-        stderr: nothing(),
-    }])
+    Input::Ended(vec![Report::without_output(key(index), Outcome::WorkerLost("gone".into()))])
 }
 
 fn assignment(index: u32) -> Assignment {
@@ -191,6 +185,20 @@ async fn the_commit_comes_before_everything_else() {
     let mut bench = Bench::new(SELDOM).await;
     bench.put(ended(1)).await;
     bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+}
+
+#[tokio::test]
+async fn what_is_settled_soon_is_never_committed() {
+    let mut bench = Bench::new(SELDOM).await;
+    bench.put(ended(1)).await;
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+    bench.put(from(1, FromCoordinator::Assign(vec![assignment(3)]))).await;
+    bench.expect(&["start 7-task-3-1"]).await;
+    bench.put(Input::Ended(vec![Report::without_output(key(3), Outcome::Exited(0))])).await;
+    bench.expect(&["1#4 reports 1"]).await;
+    let message = FromCoordinator::Settled(vec![key(3)]);
+    bench.put(Input::FromCoordinator { connection: ConnectionId(1), seq: 3, message }).await;
+    bench.expect(&["release 7-task-3-1"]).await;
 }
 
 #[tokio::test]
@@ -264,7 +272,7 @@ async fn it_ends_once_the_core_has_stopped() {
     bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
     bench.put(Input::Stop).await;
     bench.expect(&["kill 7-task-2-1", "1#4 credits 0 stopping"]).await;
-    bench.put(ended(2)).await;
+    bench.put(Input::Ended(vec![Report::without_output(key(2), Outcome::Exited(0))])).await;
     bench.expect(&["commit +1 -0", "release 7-task-2-1", "1#5 reports 1"]).await;
     let driven = tokio::time::timeout(WAIT, bench.driver).await.expect("in time").expect("no panic");
     assert!(driven.all_committed);

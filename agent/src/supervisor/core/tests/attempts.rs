@@ -13,12 +13,7 @@ fn no_more_run_than_there_are_slots() {
         .step(from(1, 2, assign(&[key(1), key(2), key(3), key(4)])), &[Do::Start(key(1)), Do::Start(key(2))]);
     bench.step(
         Input::Ended(vec![exited(2)]),
-        &[
-            Do::Persist(key(2)),
-            Do::Release(key(2)),
-            Do::Start(key(3)),
-            Do::Send(1, 3, ToCoordinator::Reports(vec![exited(2)])),
-        ],
+        &[Do::Start(key(3)), Do::Send(1, 3, ToCoordinator::Reports(vec![exited(2)]))],
     );
 }
 

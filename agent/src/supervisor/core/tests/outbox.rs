@@ -5,13 +5,14 @@ use crate::{
     domain::{Outcome, Report},
     supervisor::{ConnectionId, FromCoordinator, Input, ToCoordinator},
 };
+use std::time::Duration;
 
 #[test]
 fn an_ending_stays_until_it_is_settled() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Ended(vec![exited(1)]));
-    bench.quiet(Input::Disconnected(ConnectionId(1)));
+    bench.step(Input::Ended(vec![exited(1)]), &[Do::Send(1, 3, ToCoordinator::Reports(vec![exited(1)]))]);
+    bench.step(Input::Disconnected(ConnectionId(1)), &[Do::Persist(key(1)), Do::Release(key(1))]);
     bench.step(Input::Connected(ConnectionId(2)), &[Do::Send(2, 1, hello(&[], &[key(1)], 1))]);
     bench.step(
         from(2, 1, welcome(1, 2)),
@@ -103,20 +104,77 @@ fn what_is_uploaded_without_a_session_is_reported_in_the_next() {
 }
 
 #[test]
-fn an_ending_that_is_settled_in_the_same_batch_is_persisted_and_forgotten() {
+fn an_ending_that_is_settled_soon_is_only_released() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    let done =
-        bench.take_all([Input::Ended(vec![exited(1)]), from(1, 3, FromCoordinator::Settled(vec![key(1)]))]);
-    assert_eq!(
-        done,
-        [
-            Do::Persist(key(1)),
-            Do::Forget(key(1)),
-            Do::Release(key(1)),
-            Do::Send(1, 3, ToCoordinator::Reports(vec![exited(1)])),
-        ]
+    bench.take(Input::Ended(vec![exited(1)]));
+    bench.step(from(1, 3, FromCoordinator::Settled(vec![key(1)])), &[Do::Release(key(1))]);
+    bench.pass(Duration::from_secs(1));
+    bench.quiet(Input::Tick);
+}
+
+#[test]
+fn an_ending_that_is_not_settled_soon_is_persisted() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(Input::Ended(vec![exited(1)]));
+    let wait = bench.core.next_timer(bench.now).expect("a timer") - bench.now;
+    assert_eq!(wait, Duration::from_millis(100));
+    bench.pass(wait);
+    bench.step(Input::Tick, &[Do::Persist(key(1)), Do::Release(key(1))]);
+    bench.step(from(1, 3, FromCoordinator::Settled(vec![key(1)])), &[Do::Forget(key(1))]);
+}
+
+#[test]
+fn the_ending_of_an_adopted_attempt_is_persisted_at_once() {
+    let mut bench = Bench::with(1, vec![key(1)], vec![]);
+    bench.take(Input::Connected(ConnectionId(1)));
+    bench.take(from(1, 1, welcome(1, 1)));
+    let reports = ToCoordinator::Reports(vec![exited(1)]);
+    bench.step(
+        Input::Ended(vec![exited(1)]),
+        &[Do::Persist(key(1)), Do::Release(key(1)), Do::Send(1, 3, reports)],
     );
+}
+
+#[test]
+fn endings_are_released_in_the_order_of_ending() {
+    let mut bench = Bench::in_session(3);
+    bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
+    bench.take(Input::Ended(vec![exited(2), exited(1), exited(3)]));
+    bench.quiet(from(1, 3, FromCoordinator::Settled(vec![key(1)])));
+    let settled = from(1, 4, FromCoordinator::Settled(vec![key(2)]));
+    bench.step(settled, &[Do::Release(key(2)), Do::Release(key(1))]);
+}
+
+#[test]
+fn what_must_be_persisted_takes_along_what_waits() {
+    let mut bench = Bench::in_session(3);
+    bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
+    bench.take(Input::Ended(vec![exited(2), exited(1)]));
+    bench.quiet(from(1, 3, FromCoordinator::Settled(vec![key(1)])));
+    let lost = report(key(3), Outcome::WorkerLost("gone".into()));
+    bench.step(
+        Input::Ended(vec![lost.clone()]),
+        &[
+            Do::Persist(key(2)),
+            Do::Persist(key(3)),
+            Do::Release(key(2)),
+            Do::Release(key(1)),
+            Do::Release(key(3)),
+            Do::Send(1, 4, ToCoordinator::Reports(vec![lost])),
+        ],
+    );
+}
+
+#[test]
+fn no_more_endings_wait_than_may() {
+    let mut bench = Bench::in_session(2000);
+    let keys: Vec<_> = (0..1025).map(key).collect();
+    bench.take(from(1, 2, assign(&keys)));
+    bench.take(Input::Ended((0..1024).map(exited).collect()));
+    let done = bench.take(Input::Ended(vec![exited(1024)]));
+    assert_eq!(done.iter().filter(|done| matches!(done, Do::Persist(_))).count(), 1025);
 }
 
 #[test]
@@ -124,8 +182,11 @@ fn while_the_outbox_fails_the_session_says_so_and_reports_nothing() {
     let mut bench = Bench::in_session(2);
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.take(Input::Ended(vec![exited(1)]));
-    // That ending could not be committed, and the report did not leave: its number is lost, so the session is, too.
-    bench.step(Input::OutboxFailed { why: "disk full".into() }, &[Do::Close(1)]);
+    // What was to leave after that commit did not: its number is lost, so the session is, too.
+    bench.step(
+        Input::OutboxFailed { why: "disk full".into() },
+        &[Do::Persist(key(1)), Do::Release(key(1)), Do::Close(1)],
+    );
     bench.take(Input::Connected(ConnectionId(2)));
     bench.step(from(2, 1, welcome(1, 2)), &[Do::Send(2, 2, no_credits("disk full"))]);
     bench.step(Input::Ended(vec![exited(2)]), &[Do::Persist(key(2)), Do::Release(key(2))]);

@@ -24,13 +24,13 @@ fn hello_omits() {
 }
 
 #[test]
-fn reports_before_it_persists() {
-    let (mut bench, _) = with(PlantedBug::ReportBeforePersist);
+fn releases_before_it_persists() {
+    let (mut bench, _) = with(PlantedBug::ReleaseBeforePersist);
+    bench.step(from(1, 2, assign(&[key(3)])), &[Do::Start(key(3))]);
     bench.step(
-        Input::Ended(vec![exited(1)]),
-        &[Do::Release(key(1)), Do::Send(1, 4, ToCoordinator::Reports(vec![exited(1)]))],
+        Input::Ended(vec![exited(3)]),
+        &[Do::Release(key(3)), Do::Send(1, 4, ToCoordinator::Reports(vec![exited(3)]))],
     );
-    bench.step(Input::Tick, &[Do::Persist(key(1))]);
 }
 
 #[test]
