@@ -206,18 +206,20 @@ impl Watcher {
 
     async fn look(&mut self) -> Result<Look, WatchError> {
         // The project first: once it has ended, all attempts that it waited for can be read.
-        let project = self.store.project(self.project).await?.ok_or(WatchError::NoProject(self.project))?;
+        let (id, seq) = (self.project, self.cursor.seq);
+        // Of which the project alone is told first.
+        let limit = if self.told.is_some() { ATTEMPTS_MAX } else { 0 };
+        let found = self.store.project_and_attempts(id, seq, limit).await?;
+        let (project, attempts) = found.ok_or(WatchError::NoProject(id))?;
+        self.read_at = self.pace.next(Instant::now());
         if self.cursor.generation > project.generation {
             let (current, got) = (project.generation, self.cursor.generation);
             return Err(WatchError::Generation { current, got });
         }
         let Some(told) = &self.told else {
             self.cursor.generation = project.generation;
-            self.read_at = self.pace.next(Instant::now());
             return Ok(Look::Event(self.tell(project, false)));
         };
-        let attempts = self.store.attempts_after(self.project, self.cursor.seq, ATTEMPTS_MAX).await?;
-        self.read_at = self.pace.next(Instant::now());
         if let Some(last) = attempts.last() {
             self.cursor = Cursor { generation: project.generation, seq: last.seq };
             return Ok(Look::Event(Event::Ended(attempts)));

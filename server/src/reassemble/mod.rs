@@ -18,6 +18,7 @@ mod sum;
 mod tests;
 
 pub use cursor::{Cursor, CursorError};
+pub use results::Results;
 
 use crate::{
     domain::{Generation, Project, ProjectId},
@@ -99,9 +100,6 @@ pub struct ResultsPart {
     pub bytes: Bytes,
 }
 
-/// A project's result as it becomes known.
-pub type ResultsStream = BoxStream<'static, Result<ResultsPart, ReassembleError>>;
-
 /// The ordered output of a project's tasks, in chunks of at most 256 KiB.
 pub type OrderedStream = BoxStream<'static, Result<Bytes, ReassembleError>>;
 
@@ -128,13 +126,8 @@ impl Reassembler {
         cursor: Cursor,
         changes: watch::Receiver<u64>,
         wait: bool,
-    ) -> ResultsStream {
-        let reader = results::Reader::new(self.clone(), project, cursor, changes, wait);
-        stream::try_unfold(reader, |mut reader| async move {
-            let part = reader.next().await?;
-            Ok(part.map(|part| (part, reader)))
-        })
-        .boxed()
+    ) -> Results {
+        Results::new(self.clone(), project, cursor, changes, wait)
     }
 
     /// The stdout of every success in index order, from a byte offset on: the stdin of a reassemble command.

@@ -8,8 +8,8 @@ use crate::{
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
-/// One reader. It sends what there is; then waits until something has changed, and looks again.
-pub(super) struct Reader {
+/// A project's result as it becomes known. It has what there is; then waits until something has changed, and looks again.
+pub struct Results {
     reassembler: Reassembler,
     project: ProjectId,
     cursor: Cursor,
@@ -20,6 +20,8 @@ pub(super) struct Reader {
     /// The project as it was *before* the rows that are being sent were fetched. If it had ended by then, what follows is
     /// all there will ever be. None means: look.
     seen: Option<Project>,
+    /// The project at the end.
+    last: Option<Project>,
     source: Option<Source>,
     /// What is being sent, and whether it is one of many.
     body: Option<Bytestream>,
@@ -37,7 +39,7 @@ enum Source {
     Nothing,
 }
 
-impl Reader {
+impl Results {
     pub(super) fn new(
         reassembler: Reassembler,
         project: ProjectId,
@@ -53,13 +55,17 @@ impl Reader {
             wait,
             stopping: false,
             seen: None,
+            last: None,
             source: None,
             body: None,
         }
     }
 
     /// The next part; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<ResultsPart>, ReassembleError> {
+    ///
+    /// # Errors
+    /// If there is no such project, the cursor does not fit it, or something can't be read.
+    pub async fn next(&mut self) -> Result<Option<ResultsPart>, ReassembleError> {
         loop {
             if let Some(bytes) = self.next_bytes().await? {
                 self.cursor.offset += bytes.len() as u64;
@@ -71,12 +77,20 @@ impl Reader {
             // All is sent that there was when `seen` was read.
             match self.seen.take() {
                 None => self.look().await?,
-                Some(project) if project.state.is_ended() || !self.wait => return Ok(None),
+                Some(project) if project.state.is_ended() || !self.wait => {
+                    self.last = Some(project);
+                    return Ok(None);
+                }
                 Some(_) if self.stopping => return Err(ReassembleError::Stopping),
                 // A closed channel is no error yet: the last look may find the end.
                 Some(_) => self.stopping = self.changes.changed().await.is_err(),
             }
         }
+    }
+
+    /// The project as it was when all that was known of its result was sent. None before the end.
+    pub fn into_project(self) -> Option<Project> {
+        self.last
     }
 
     async fn next_bytes(&mut self) -> Result<Option<bytes::Bytes>, ReassembleError> {
@@ -94,7 +108,12 @@ impl Reader {
     /// Reads the project. Changes are marked as seen first, so that one that comes meanwhile ends the next wait at once.
     async fn look(&mut self) -> Result<(), ReassembleError> {
         self.changes.borrow_and_update();
-        let project = self.reassembler.project(self.project).await?;
+        let project = match &mut self.source {
+            Some(Source::Concat(rows) | Source::Command(rows)) => {
+                rows.look().await?.ok_or(ReassembleError::NoProject(self.project))?
+            }
+            Some(Source::Stored | Source::Nothing) | None => self.reassembler.project(self.project).await?,
+        };
         if self.cursor.generation.0 == 0 {
             self.cursor.generation = project.generation;
         }

@@ -2,9 +2,9 @@
 
 use super::ReassembleError;
 use crate::{
-    domain::{AttemptKey, Output, OutputBody, OutputStream, Phase, ProjectId},
+    domain::{AttemptKey, Output, OutputBody, OutputStream, Phase, Project, ProjectId},
     output::{Bytestream, CHUNK_BYTES_MAX, OutputError, Outputs},
-    store::{ResultRow, Store, StoreError},
+    store::{RESULTS_INLINE_BYTES, ResultRow, Store, StoreError},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -20,21 +20,44 @@ pub(super) struct Rows {
     phase: Phase,
     next: u32,
     fetched: VecDeque<ResultRow>,
+    /// There may be more to fetch.
+    more: bool,
 }
 
 impl Rows {
     pub(super) fn new(store: Arc<dyn Store>, project: ProjectId, phase: Phase, first: u32) -> Self {
-        Self { store, project, phase, next: first, fetched: VecDeque::new() }
+        Self { store, project, phase, next: first, fetched: VecDeque::new(), more: true }
     }
 
-    /// The next row; none if its task has no result yet. It may have one later.
+    /// The next row; none if its task had no result yet when it was last asked for.
     pub(super) async fn next(&mut self) -> Result<Option<ResultRow>, StoreError> {
-        if self.fetched.is_empty() {
-            self.fetched = self.store.results(self.project, self.phase, self.next, ROWS_MAX).await?.into();
+        if self.fetched.is_empty() && self.more {
+            let rows = self.store.results(self.project, self.phase, self.next, ROWS_MAX).await?;
+            self.take(rows);
         }
         let row = self.fetched.pop_front();
         self.next += u32::from(row.is_some());
         Ok(row)
+    }
+
+    /// Asks again, once all rows were taken; and what the project was before that.
+    pub(super) async fn look(&mut self) -> Result<Option<Project>, StoreError> {
+        let found = self.store.project_and_results(self.project, self.phase, self.next, ROWS_MAX).await?;
+        Ok(found.map(|(project, rows)| {
+            self.take(rows);
+            project
+        }))
+    }
+
+    fn take(&mut self, rows: Vec<ResultRow>) {
+        let inline = |row: &ResultRow| match &row.stdout.body {
+            OutputBody::Inline(bytes) => bytes.len(),
+            OutputBody::Stored(_) => 0,
+        };
+        // Else they ended where a result was missing.
+        self.more =
+            rows.len() == ROWS_MAX as usize || rows.iter().map(inline).sum::<usize>() >= RESULTS_INLINE_BYTES;
+        self.fetched = rows.into();
     }
 
     /// The index of the row that comes next.

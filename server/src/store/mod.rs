@@ -314,6 +314,9 @@ pub struct TaskFilter {
     pub limit: u32,
 }
 
+/// With this many inline bytes, [`Store::results`] ends early.
+pub const RESULTS_INLINE_BYTES: usize = 1024 * 1024;
+
 /// The seam.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -368,16 +371,16 @@ pub trait Store: Send + Sync + 'static {
     /// The ended attempts of one task, oldest first.
     async fn attempts(&self, task: TaskKey) -> Result<Vec<AttemptRow>, StoreError>;
 
-    /// Ended attempts of a project, in the order of recording, after a place in that order.
-    async fn attempts_after(
+    /// A project, and then its ended attempts, in the order of recording, after a place in that order.
+    async fn project_and_attempts(
         &self,
         project: ProjectId,
         seq: u64,
         limit: u32,
-    ) -> Result<Vec<AttemptRow>, StoreError>;
+    ) -> Result<Option<(Project, Vec<AttemptRow>)>, StoreError>;
 
     /// Recorded results of one phase, in index order, from `first` on, ending before the first task that has none. At
-    /// most `limit` rows, and no more once 1 MiB of inline bytes is reached.
+    /// most `limit` rows, and no more once [`RESULTS_INLINE_BYTES`] is reached.
     async fn results(
         &self,
         project: ProjectId,
@@ -385,6 +388,15 @@ pub trait Store: Send + Sync + 'static {
         first: u32,
         limit: u32,
     ) -> Result<Vec<ResultRow>, StoreError>;
+
+    /// A project, and then [`Store::results`] of it.
+    async fn project_and_results(
+        &self,
+        project: ProjectId,
+        phase: Phase,
+        first: u32,
+        limit: u32,
+    ) -> Result<Option<(Project, Vec<ResultRow>)>, StoreError>;
 
     /// The stdout and stderr of one ended attempt.
     async fn outputs(&self, attempt: AttemptKey) -> Result<Option<(Output, Output)>, StoreError>;

@@ -32,7 +32,7 @@ proptest! {
 
             // Reconnecting after each part, through the cursor's text form.
             let (mut at, mut pieces) = (Cursor::START, Vec::new());
-            while let Some(part) = bench.results(at, true).try_next().await.unwrap() {
+            while let Some(part) = bench.results(at, true).next().await.unwrap() {
                 pieces.extend_from_slice(&part.bytes);
                 at = part.cursor.to_string().parse().unwrap();
             }
@@ -74,18 +74,18 @@ async fn results_appear_while_later_tasks_still_run() {
     let mut results = bench.results(Cursor::START, true);
     bench.end_task(1, GOOD, b"one").await;
     bench.end_task(0, GOOD, b"zero").await;
-    let parts = [results.try_next().await.unwrap().unwrap(), results.try_next().await.unwrap().unwrap()];
+    let parts = [results.next().await.unwrap().unwrap(), results.next().await.unwrap().unwrap()];
     let expected = [(cursor(0, 4), "zero"), (cursor(1, 3), "one")];
     assert_eq!(parts, expected.map(|(cursor, bytes)| ResultsPart { cursor, bytes: bytes.into() }));
     bench.end_task(3, GOOD, b"three").await;
     bench.end_task(2, BAD, b"two").await;
     assert_eq!(
-        results.try_next().await.unwrap().unwrap().cursor,
+        results.next().await.unwrap().unwrap().cursor,
         cursor(3, 5),
         "a failed one contributes nothing"
     );
     bench.end_project(ProjectState::Failed).await;
-    assert_eq!(results.try_next().await.unwrap(), None);
+    assert_eq!(results.next().await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_reader_who_waits_is_told_when_the_coordinator_stops() {
     let bench = Bench::built_in(BuiltIn::Concat, 2).await;
     bench.end_task(0, GOOD, b"zero").await;
     let mut results = bench.results(Cursor::START, true);
-    results.try_next().await.unwrap().unwrap();
+    results.next().await.unwrap().unwrap();
     let Bench { _dir, store, epoch, project, changes, .. } = bench;
     let mut other = Reassembler::new(store.clone(), Outputs::open(_dir.path()).unwrap()).results(
         project,
@@ -113,10 +113,10 @@ async fn a_reader_who_waits_is_told_when_the_coordinator_stops() {
         true,
     );
     drop(changes);
-    assert!(matches!(results.try_next().await, Err(ReassembleError::Stopping)));
+    assert!(matches!(results.next().await, Err(ReassembleError::Stopping)));
     // Unless the project has ended.
     store.commit(epoch, vec![move_to(project, ProjectState::Cancelled, 2)]).await.unwrap();
-    assert_eq!(other.try_next().await.unwrap(), None);
+    assert_eq!(other.next().await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn a_hundred_megabytes_over_several_outputs() {
     bench.end_project(ProjectState::Succeeded).await;
     let (expected, mut total) = ((0..6).map(stdout).collect::<Vec<_>>().concat(), 0);
     let mut results = bench.results(Cursor::START, true);
-    while let Some(part) = results.try_next().await.unwrap() {
+    while let Some(part) = results.next().await.unwrap() {
         assert!(part.bytes == expected[total..total + part.bytes.len()], "after byte {total}");
         total += part.bytes.len();
     }

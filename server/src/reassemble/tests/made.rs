@@ -16,13 +16,13 @@ async fn a_commands_stdout_is_the_result() {
         let all = async |cursor| bench.all(cursor, true).await;
         assert_eq!(all(Cursor::START).await.0, expected.as_bytes());
         if !expected.is_empty() {
-            assert_eq!(waiting.try_next().await.unwrap().unwrap().cursor, cursor(0, 6));
+            assert_eq!(waiting.next().await.unwrap().unwrap().cursor, cursor(0, 6));
             assert_eq!(all(cursor(0, 2)).await, (b"rted".to_vec(), cursor(0, 6)));
             assert_eq!(all(cursor(0, 6)).await.0, b"");
             let wrong = read(bench.results(cursor(1, 0), true), cursor(1, 0)).await;
             assert!(matches!(wrong, Err(ReassembleError::BehindEnd)));
         }
-        assert_eq!(waiting.try_next().await.unwrap(), None);
+        assert_eq!(waiting.next().await.unwrap(), None);
     }
 }
 
@@ -34,9 +34,9 @@ async fn a_built_in_result_is_sent_once_the_project_has_succeeded() {
     assert_eq!(bench.all(Cursor::START, false).await.0, b"");
     let mut waiting = bench.results(Cursor::START, true);
     bench.end_project(ProjectState::Succeeded).await;
-    let part = waiting.try_next().await.unwrap().unwrap();
+    let part = waiting.next().await.unwrap().unwrap();
     assert_eq!((part.cursor, &part.bytes[..]), (cursor(0, 2), &b"3\n"[..]));
-    assert_eq!(waiting.try_next().await.unwrap(), None);
+    assert_eq!(waiting.next().await.unwrap(), None);
     assert_eq!(bench.all(cursor(0, 1), true).await.0, b"\n");
 
     let none = Bench::built_in(BuiltIn::None, 1).await;

@@ -80,7 +80,7 @@ impl Bench {
         self.commit(vec![move_to(self.project, state, self.tasks)]).await;
     }
 
-    fn results(&self, cursor: Cursor, wait: bool) -> ResultsStream {
+    fn results(&self, cursor: Cursor, wait: bool) -> Results {
         self.reassembler.results(self.project, cursor, self.changes.subscribe(), wait)
     }
 
@@ -103,9 +103,9 @@ impl Bench {
     }
 }
 
-async fn read(mut stream: ResultsStream, mut cursor: Cursor) -> Result<(Vec<u8>, Cursor), ReassembleError> {
+async fn read(mut results: Results, mut cursor: Cursor) -> Result<(Vec<u8>, Cursor), ReassembleError> {
     let mut all = Vec::new();
-    while let Some(part) = stream.try_next().await? {
+    while let Some(part) = results.next().await? {
         assert!(!part.bytes.is_empty() && part.bytes.len() <= CHUNK_BYTES_MAX);
         all.extend_from_slice(&part.bytes);
         cursor = part.cursor;

@@ -17,7 +17,7 @@ use crate::{
     watch::{self, Event, WatchError, Watcher},
     wire,
 };
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use piecework_proto::v1::{self as pb, projects_server::Projects, watch_event};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
@@ -148,17 +148,15 @@ impl Projects for ProjectsService {
         let parsed: reassemble::Cursor = cursor.parse().map_err(parse)?;
         let project = self.context.project(&project).await?;
         let changes = self.context.driver.changes(project.id);
-        let parts = self.context.reassembler.results(project.id, parsed, changes, !no_wait);
-        let state = Some((parts, cursor, self.context.clone()));
-        let chunks = stream::try_unfold(state, move |state| async move {
-            let Some((mut parts, cursor, context)) = state else { return Ok(None) };
-            let next = parts.next().await.transpose().map_err(status::reassemble)?;
-            if let Some(part) = next {
+        let results = self.context.reassembler.results(project.id, parsed, changes, !no_wait);
+        let chunks = stream::try_unfold(Some((results, cursor)), move |state| async move {
+            let Some((mut results, cursor)) = state else { return Ok(None) };
+            if let Some(part) = results.next().await.map_err(status::reassemble)? {
                 let cursor = part.cursor.to_string();
                 let chunk = pb::ResultsChunk { cursor: cursor.clone(), data: part.bytes, end: None };
-                return Ok(Some((chunk, Some((parts, cursor, context)))));
+                return Ok(Some((chunk, Some((results, cursor)))));
             }
-            let end = Some(wire::project_to_proto(&context.known_project(project.id).await?));
+            let end = results.into_project().as_ref().map(wire::project_to_proto);
             Ok(Some((pb::ResultsChunk { cursor, data: bytes::Bytes::new(), end }, None)))
         });
         Ok(Response::new(self.context.until_stopped(chunks)))

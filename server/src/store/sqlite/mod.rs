@@ -201,13 +201,17 @@ impl Store for SqliteStore {
         self.read(move |reads| reads.attempts(task)).await
     }
 
-    async fn attempts_after(
+    async fn project_and_attempts(
         &self,
         project: ProjectId,
         seq: u64,
         limit: u32,
-    ) -> Result<Vec<AttemptRow>, StoreError> {
-        self.read(move |reads| reads.attempts_after(project, seq, limit)).await
+    ) -> Result<Option<(Project, Vec<AttemptRow>)>, StoreError> {
+        self.read(move |reads| {
+            let Some(found) = reads.project(project)? else { return Ok(None) };
+            Ok(Some((found, reads.attempts_after(project, seq, limit)?)))
+        })
+        .await
     }
 
     async fn results(
@@ -218,6 +222,20 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<ResultRow>, StoreError> {
         self.read(move |reads| reads.results(project, phase, first, limit)).await
+    }
+
+    async fn project_and_results(
+        &self,
+        project: ProjectId,
+        phase: Phase,
+        first: u32,
+        limit: u32,
+    ) -> Result<Option<(Project, Vec<ResultRow>)>, StoreError> {
+        self.read(move |reads| {
+            let Some(found) = reads.project(project)? else { return Ok(None) };
+            Ok(Some((found, reads.results(project, phase, first, limit)?)))
+        })
+        .await
     }
 
     async fn outputs(&self, attempt: AttemptKey) -> Result<Option<(Output, Output)>, StoreError> {

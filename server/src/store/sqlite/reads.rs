@@ -6,12 +6,9 @@ use super::encoding::{
 };
 use crate::{
     domain::{AttemptKey, Generation, Output, Phase, Project, ProjectId, TaskCounts, TaskKey},
-    store::{AttemptRow, ResultRow, StoreError, TaskFilter, TaskRow},
+    store::{AttemptRow, RESULTS_INLINE_BYTES, ResultRow, StoreError, TaskFilter, TaskRow},
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
-
-/// The most inline bytes that one [`Reads::results`] gathers before it ends early.
-const RESULTS_INLINE_BYTES: usize = 1024 * 1024;
 
 /// The statement that reads projects. Where an index is named, the planner, which has no statistics, would rather walk over
 /// all tasks or all projects.
@@ -123,7 +120,7 @@ impl<'c> Reads<'c> {
         )
     }
 
-    /// As [`Store::attempts_after`](crate::store::Store::attempts_after).
+    /// The second part of [`Store::project_and_attempts`](crate::store::Store::project_and_attempts).
     ///
     /// # Errors
     /// See [`Reads::project`].
