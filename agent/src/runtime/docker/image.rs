@@ -93,8 +93,16 @@ impl Inner {
 
     /// The image, if the engine has it.
     async fn find_image(&self, name: &str) -> Result<Option<Arc<PreparedImage>>, ImageError> {
+        if let Some(known) = self.names.get(name) {
+            return Ok(Some(known));
+        }
+        let stamp = self.names.stamp();
         match self.docker.inspect_image(name).await {
-            Ok(found) => Ok(Some(Arc::new(prepared(name, found)))),
+            Ok(found) => {
+                let image = Arc::new(prepared(name, &found));
+                self.names.learn(name, &found, stamp, &image);
+                Ok(Some(image))
+            }
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) if is_refusal(&error) => {
                 Err(ImageError::Unavailable(format!("the engine does not take `{name}`: {}", words(&error))))
@@ -222,11 +230,11 @@ async fn bounded(work: impl Future<Output = Result<(), Error>>) -> Result<(), Er
     timeout(Duration::from_secs(WORK_SECS_MAX), work).await.map_err(took_too_long)?
 }
 
-fn prepared(name: &str, found: ImageInspect) -> PreparedImage {
-    let config = found.config.unwrap_or_default();
+fn prepared(name: &str, found: &ImageInspect) -> PreparedImage {
+    let config = found.config.clone().unwrap_or_default();
     let env = config.env.unwrap_or_default();
     PreparedImage {
-        handle: found.id.unwrap_or_else(|| name.to_owned()),
+        handle: found.id.clone().unwrap_or_else(|| name.to_owned()),
         env: env
             .iter()
             .filter_map(|pair| pair.split_once('='))

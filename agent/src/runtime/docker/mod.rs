@@ -7,6 +7,7 @@
 mod container;
 mod error;
 mod image;
+mod names;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use bollard::{
 use container::Setting;
 use error::{is_conflict, is_missing, words};
 use futures_util::StreamExt as _;
+use names::Names;
 use std::{
     collections::{BTreeSet, HashMap},
     fs::Permissions,
@@ -104,6 +106,7 @@ struct Inner {
     places: Places,
     files: container::Files,
     preparing: Once<Result<Arc<PreparedImage>, ImageError>>,
+    names: Names,
     /// Whether images, by their handle, have nothing at a place.
     free_places: Mutex<HashMap<(String, PathBuf), bool>>,
 }
@@ -126,6 +129,7 @@ impl DockerRuntime {
             Ok(docker) => docker.map_err(no_engine)?,
             Err(_) => return Err(no_engine(bollard::errors::Error::RequestTimeoutError)),
         };
+        let names = Names::of(&docker).await;
         let unusable = |source| ConnectError::Path { path: config.data.clone(), source };
         place::private_dir(&config.data).map_err(unusable)?;
         let data = config.data.canonicalize().map_err(unusable)?;
@@ -143,6 +147,7 @@ impl DockerRuntime {
                 places,
                 files,
                 preparing: Once::default(),
+                names,
                 free_places: Mutex::default(),
             }),
         })
@@ -240,9 +245,12 @@ impl Inner {
         })?;
         let name = container_name(&spec.id);
         let started = async {
-            self.create_container(spec, &name, &dir.join(place::INIT_DIR))
-                .await
-                .map_err(|error| self.worker_error(&error))?;
+            self.create_container(spec, &name, &dir.join(place::INIT_DIR)).await.map_err(|error| {
+                if is_missing(&error) {
+                    self.names.forget_all();
+                }
+                self.worker_error(&error)
+            })?;
             self.docker.start_container(&name, None).await.map_err(|error| self.worker_error(&error))?;
             let gone = || async { self.ended(&spec.id).await };
             let connected = place::connect_when_it_listens(&dir, gone).await;

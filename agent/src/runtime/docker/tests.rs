@@ -1,5 +1,6 @@
 //! Against the real engine. Without one these tests say so and pass, unless PIECEWORK_TEST_REQUIRE_DOCKER is set, as in CI.
 
+mod names;
 mod sealed;
 
 use super::*;
