@@ -180,8 +180,5 @@ fn refused(status: &tonic::Status) -> CliError {
             error = error.hint(&link.description);
         }
     }
-    if status.code() == tonic::Code::NotFound {
-        error = error.hint("`piecework ls -a` lists all projects");
-    }
     error
 }

@@ -142,10 +142,21 @@ pub(crate) fn verdict(project: &v1::Project) -> Result<(), CliError> {
     match project.state() {
         v1::ProjectState::Succeeded => Ok(()),
         v1::ProjectState::Cancelled => Err(error(exit_code::CANCELLED, "was cancelled")),
-        v1::ProjectState::Failed => Err(error(exit_code::PROJECT_FAILED, "failed").hint(format!(
-            "`piecework show {}` lists what failed, `piecework logs {} INDEX` what a task printed",
-            project.id, project.id
-        ))),
+        v1::ProjectState::Failed => {
+            let id = project.id;
+            // A built-in reassembly fails by what tasks have printed, and none of them failed.
+            let reassemble = project.spec.as_ref().and_then(|spec| spec.reassemble.as_ref()?.how.as_ref());
+            let is_built_in = matches!(reassemble, Some(v1::reassemble_spec::How::BuiltIn(_)));
+            let all_succeeded = project.tasks > 0 && project.succeeded == project.tasks;
+            let (list, what) = if is_built_in && all_succeeded {
+                ("tasks", "lists the tasks")
+            } else {
+                ("show", "lists what failed")
+            };
+            Err(error(exit_code::PROJECT_FAILED, "failed").hint(format!(
+                "`piecework {list} {id}` {what}, `piecework logs {id} INDEX` shows what a task printed"
+            )))
+        }
         _ if has_ended(project) => Ok(()),
         state => Err(error(exit_code::REFUSED, &format!("is still {}", human::project_state(state)))),
     }

@@ -25,6 +25,8 @@ async fn its_attempts_are_adopted_and_its_results_kept() {
     let slow: &[&str] = &["scripted", "print=before", "cat", "print=after"];
     session.assign(specs(), &[(reassemble(), slow), (key(2), &["scripted", "print=two"])]).await;
     check(&session.report().await, key(2), &Outcome::Exited(0), b"two\n", b"");
+    // Nobody settles it, so it goes into the outbox.
+    bench.workers_held(1).await;
     drop(agent);
     let _agent = bench.agent().await;
     let mut session = bench.coordinator.session().await;
@@ -35,6 +37,24 @@ async fn its_attempts_are_adopted_and_its_results_kept() {
     go_on(&bench);
     check(&session.report().await, reassemble(), &Outcome::Exited(0), b"before\nafter\n", b"");
     session.settle(&[reassemble(), key(2)]).await;
+    bench.no_workers_held().await;
+}
+
+#[tokio::test]
+async fn what_was_reported_and_neither_settled_nor_persisted_is_reported_again() {
+    let mut bench = Bench::new();
+    let (agent, mut session) = bench.in_session().await;
+    session.assign(specs(), &[(key(1), &["scripted", "print=one", "exit=3"])]).await;
+    check(&session.report().await, key(1), &Outcome::Exited(3), b"one\n", b"");
+    drop((agent, session));
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    // A slow machine may have persisted it after all.
+    assert_eq!([session.live(), session.unrecorded()].concat(), [key(1)]);
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    check(&session.report().await, key(1), &Outcome::Exited(3), b"one\n", b"");
+    session.settle(&[key(1)]).await;
     bench.no_workers_held().await;
 }
 

@@ -118,9 +118,10 @@ fn describe(
         line("took", &human::took(project.created_millis, project.ended_millis));
     }
     let spec = project.spec.clone().unwrap_or_default();
+    let mut told = Told::default();
     for task in tasks {
         lines.push(String::new());
-        lines.extend(describe_task(&spec, task));
+        lines.extend(describe_task(&spec, task, &mut told));
     }
     if more {
         lines.push(format!("\nMore tasks failed than the {} shown here.", tasks.len()));
@@ -128,7 +129,14 @@ fn describe(
     lines.join("\n") + "\n"
 }
 
-fn describe_task(spec: &v1::ProjectSpec, failed: &failures::FailedTask) -> Vec<String> {
+/// What was told last of all, and is not said twice in a row.
+#[derive(Default)]
+struct Told {
+    outcome: v1::Outcome,
+    hint: String,
+}
+
+fn describe_task(spec: &v1::ProjectSpec, failed: &failures::FailedTask, told: &mut Told) -> Vec<String> {
     let failures::FailedTask { task, stderr, hint } = failed;
     let key = task.key.unwrap_or_default();
     let item =
@@ -136,10 +144,12 @@ fn describe_task(spec: &v1::ProjectSpec, failed: &failures::FailedTask) -> Vec<S
     let mut lines = vec![format!("{}{item} failed", human::task(&key))];
     let (_, task_spec) = reason::phase_task(spec, key.phase());
     for attempt in &task.attempts {
-        let outcome = reason::reason(&attempt.outcome.clone().unwrap_or_default(), &task_spec);
+        let outcome = attempt.outcome.clone().unwrap_or_default();
+        let words = reason::reason_after(&outcome, &told.outcome, &task_spec);
+        told.outcome = outcome;
         let refused = human::refused(&attempt.usage.unwrap_or_default());
         lines.push(format!(
-            "  attempt {} on {}: {outcome}{refused}",
+            "  attempt {} on {}: {words}{refused}",
             attempt.attempt,
             human::one_line(&attempt.agent)
         ));
@@ -148,7 +158,10 @@ fn describe_task(spec: &v1::ProjectSpec, failed: &failures::FailedTask) -> Vec<S
         lines.push("  stderr ends with".to_owned());
         lines.extend(stderr.lines().map(|line| format!("    {line}")));
     }
-    if let Some(hint) = hint {
+    if let Some(hint) = hint
+        && told.hint != *hint
+    {
+        told.hint.clone_from(hint);
         lines.push(format!("  hint: {hint}"));
     }
     lines

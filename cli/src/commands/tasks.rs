@@ -11,8 +11,9 @@ use std::time::Duration;
 /// Most tasks in one answer.
 const PAGE_MAX: u32 = 1000;
 
-/// The longest item that is shown, in characters.
+/// The longest item and the longest reason that are shown, in characters. JSON has all of them.
 const ITEM_CHARS_MAX: usize = 40;
+const REASON_CHARS_MAX: usize = 60;
 
 const HEADER: [&str; 8] = ["TASK", "ITEM", "STATE", "ATTEMPT", "REASON", "WALL", "CPU", "MEMORY"];
 
@@ -103,11 +104,7 @@ fn row(spec: &v1::ProjectSpec, task: &v1::Task) -> [String; HEADER.len()] {
         v1::Phase::Task | v1::Phase::Unspecified => key.index.to_string(),
         other => human::phase(other).to_owned(),
     };
-    let mut item: String = human::one_line(&task.item).chars().take(ITEM_CHARS_MAX + 1).collect();
-    if item.chars().count() > ITEM_CHARS_MAX {
-        item.pop();
-        item.push('…');
-    }
+    let item = cut(&human::one_line(&task.item), ITEM_CHARS_MAX);
     let ended = matches!(task.state(), v1::TaskState::Succeeded | v1::TaskState::Failed);
     let why = match why(spec, task) {
         None => none(),
@@ -120,11 +117,18 @@ fn row(spec: &v1::ProjectSpec, task: &v1::Task) -> [String; HEADER.len()] {
         if item.is_empty() { none() } else { item },
         human::task_state(task.state()).to_owned(),
         task.attempt.to_string(),
-        why,
+        cut(&why, REASON_CHARS_MAX),
         used(|usage| time(usage.wall_micros)),
         used(|usage| time(usage.user_micros.saturating_add(usage.system_micros))),
         used(|usage| human::bytes(usage.peak_memory_bytes)),
     ]
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(chars_max).chain(['…']).collect(),
+    }
 }
 
 /// A length of time, finer where it is short.
@@ -141,11 +145,14 @@ fn usage(task: &v1::Task) -> Option<v1::Usage> {
 
 fn line(spec: &v1::ProjectSpec, task: &v1::Task) -> json::Task {
     let key = task.key.unwrap_or_default();
-    let outcome = last(task).map(|attempt| {
+    let (_, task_spec) = reason::phase_task(spec, key.phase());
+    let outcome = |attempt: &v1::Attempt| {
         let mut outcome = json::Outcome::from(attempt.outcome.as_ref());
-        outcome.message = why(spec, task).unwrap_or_default();
+        outcome.message =
+            attempt.outcome.as_ref().map_or_else(String::new, |of| reason::reason(of, &task_spec));
         outcome
-    });
+    };
+    let attempt = |attempt| json::Attempt { outcome: outcome(attempt), ..json::Attempt::from(attempt) };
     json::Task {
         phase: human::phase(key.phase()).to_owned(),
         index: key.index,
@@ -154,8 +161,8 @@ fn line(spec: &v1::ProjectSpec, task: &v1::Task) -> json::Task {
         state: human::task_state(task.state()).to_owned(),
         attempt: task.attempt,
         agent: task.agent.clone(),
-        outcome,
-        attempts: task.attempts.iter().map(json::Attempt::from).collect(),
+        outcome: last(task).map(outcome),
+        attempts: task.attempts.iter().map(attempt).collect(),
         usage: usage(task).map(|usage| json::Usage::from(&usage)),
     }
 }
@@ -163,6 +170,12 @@ fn line(spec: &v1::ProjectSpec, task: &v1::Task) -> json::Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_long_is_cut() {
+        assert_eq!(cut("grün", 4), "grün");
+        assert_eq!(cut("grüner", 4), "grün…");
+    }
 
     #[test]
     fn columns_grow_from_page_to_page_and_the_header_comes_once() {

@@ -58,6 +58,9 @@ pub fn hint(failure: &Failure<'_>) -> Option<String> {
         Kind::OutOfMemory => memory(),
         Kind::PidsLimit => pids(),
         Kind::TimedOut => raise("timeout", (task.timeout_millis > 0).then(|| reason::timeout(task))),
+        Kind::ImageUnavailable => Some(
+            "choose another image: `image` in the project file, `--image` for a list of tasks".to_owned(),
+        ),
         Kind::OutputLimit => raise("output_limit", Some(reason::output(task))),
         // It may have taken note of the death of a child, or of a refused one, in its own way.
         Kind::Exited | Kind::Signaled if failure.usage.oom_kills > 0 => memory(),
@@ -135,6 +138,8 @@ mod tests {
             check(Kind::Exited, stderr, &fresh, expected.filter(|_| expected == NETWORK));
             check(Kind::Exited, stderr, &bridge, expected.filter(|_| expected != NETWORK));
         }
+        let image = Some("choose another image: `image` in the project file, `--image` for a list of tasks");
+        check(Kind::ImageUnavailable, "", &sealed, image);
         check(Kind::Exited, "bad address\nx: Read-only file system\nleaving", &sealed, ROOT);
     }
 

@@ -1,6 +1,6 @@
 //! How far a project is, on stderr: a bar on a terminal, lines now and then elsewhere.
 
-use super::{Screen, human};
+use super::{Screen, human, reason};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use piecework_proto::v1;
 use std::{
@@ -26,6 +26,8 @@ pub struct Progress {
     succeeded: u32,
     failed: u32,
     told: u32,
+    /// How the attempt ended that was told last.
+    told_last: v1::Outcome,
     last_line: Option<Instant>,
 }
 
@@ -39,8 +41,16 @@ impl Progress {
             bar
         });
         screen.set_bar(bar.clone());
-        let progress =
-            Self { screen, bar, project: project.clone(), succeeded: 0, failed: 0, told: 0, last_line: None };
+        let progress = Self {
+            screen,
+            bar,
+            project: project.clone(),
+            succeeded: 0,
+            failed: 0,
+            told: 0,
+            told_last: v1::Outcome::default(),
+            last_line: None,
+        };
         progress.style();
         progress
     }
@@ -79,12 +89,12 @@ impl Progress {
         self.told += 1;
         if self.told <= TOLD_MAX {
             let next = if ended.recorded { "" } else { "; it is tried again" };
+            let spec = self.project.spec.clone().unwrap_or_default();
+            let (_, task_spec) = reason::phase_task(&spec, task.phase());
             let task = human::task(&task);
-            self.screen.status(&format!(
-                "{task}, attempt {}: {}{next}",
-                key.attempt,
-                human::outcome(&outcome)
-            ));
+            let words = reason::reason_after(&outcome, &self.told_last, &task_spec);
+            self.screen.status(&format!("{task}, attempt {}: {words}{next}", key.attempt));
+            self.told_last = outcome;
         } else if self.told == TOLD_MAX + 1 {
             self.screen.status("more failures are not listed; `piecework show` has them");
         }

@@ -57,6 +57,16 @@ pub fn reason(outcome: &v1::Outcome, task: &v1::TaskSpec) -> String {
     }
 }
 
+/// The same, told after another one: a message that they have in common is not said twice.
+#[must_use]
+pub fn reason_after(outcome: &v1::Outcome, before: &v1::Outcome, task: &v1::TaskSpec) -> String {
+    if outcome.message.is_empty() || outcome != before {
+        return reason(outcome, task);
+    }
+    let words = reason(&v1::Outcome { message: String::new(), ..outcome.clone() }, task);
+    format!("{words}, for the same reason")
+}
+
 /// The name of a signal, or its number.
 fn signal(number: i32) -> String {
     let name = usize::try_from(number).ok().and_then(|number| SIGNALS.get(number.checked_sub(1)?));
@@ -91,6 +101,22 @@ pub(super) fn output(task: &v1::TaskSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_told_once() {
+        let unavailable = |message: &str| v1::Outcome {
+            kind: Kind::ImageUnavailable.into(),
+            message: message.to_owned(),
+            ..v1::Outcome::default()
+        };
+        let after = |message, before: &v1::Outcome| {
+            reason_after(&unavailable(message), before, &v1::TaskSpec::default())
+        };
+        assert_eq!(after("no x", &v1::Outcome::default()), "image unavailable: no x");
+        assert_eq!(after("no x", &unavailable("no x")), "image unavailable, for the same reason");
+        assert_eq!(after("no y", &unavailable("no x")), "image unavailable: no y");
+        assert_eq!(after("", &unavailable("")), "image unavailable");
+    }
 
     #[test]
     fn each_ending_has_its_words_and_its_limit() {

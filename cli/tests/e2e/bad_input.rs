@@ -115,6 +115,6 @@ fn a_sum_of_no_numbers() {
         Runtime::Process,
         "image: x\nitems: ['1', two]\ntask: {command: [echo, '{item}']}\nreassemble: sum\n",
         1,
-        &["task 1", "two"],
+        &["task 1", "two", "`piecework tasks 1` lists the tasks"],
     );
 }

@@ -93,12 +93,34 @@ async fn logs_tell_what_there_is_and_what_there_is_not() {
     );
 
     // A follower of a task that never runs is told when that is clear.
-    let waiting = pb::LogsRequest { index: 1, follow: true, attempt: 2, ..request };
+    let waiting = pb::LogsRequest { index: 1, follow: true, attempt: 2, ..request.clone() };
     let mut waiting = within(bench.projects().logs(waiting)).await.unwrap().into_inner();
     let cancel = pb::CancelProjectRequest { project: project.to_string() };
     within(bench.projects().cancel(cancel)).await.unwrap();
     let ended = within(waiting.message()).await.unwrap_err();
     assert!(matches!(ended.code(), Code::FailedPrecondition | Code::NotFound), "{ended}");
+}
+
+#[tokio::test]
+async fn of_an_ended_project_nothing_more_is_promised() {
+    let bench = Bench::start().await;
+    let project = bench.submit_good(spec(2)).await.to_string();
+    let mut agent = Agent::connect(&bench, hello("host"), 1).await;
+    agent.assigned(1).await;
+    within(bench.projects().cancel(pb::CancelProjectRequest { project: project.clone() })).await.unwrap();
+    let ask = async |index| {
+        logs(&bench, pb::LogsRequest { project: project.clone(), index, ..Default::default() }).await
+    };
+    check_refused(
+        ask(0).await,
+        Code::FailedPrecondition,
+        "attempt 1 of task 0 of project 1 has no recorded output: the project has ended before it (cancelled)",
+    );
+    check_refused(
+        ask(1).await,
+        Code::FailedPrecondition,
+        "task 1 of project 1 never ran: the project has ended (cancelled)",
+    );
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use super::{
     super::{Context, limits, status},
-    logs::{Chunks, End, Wanted, handed_back, no_attempt, send, send_recorded, task_row},
-    task_name,
+    logs::{
+        Chunks, End, Wanted, handed_back, never_ran, no_attempt, no_output, send, send_recorded, task_row,
+    },
 };
 use crate::{
     domain::{AttemptKey, Output, OutputStream},
@@ -65,11 +66,7 @@ impl Follow {
             }
             if project.state.is_ended() {
                 return Err(match highest {
-                    0 => Status::failed_precondition(format!(
-                        "{} never ran: the project has ended ({})",
-                        task_name(attempt.task),
-                        project.state
-                    )),
+                    0 => never_ran(attempt.task, project.state),
                     _ => no_attempt(attempt, highest),
                 });
             }
@@ -108,12 +105,7 @@ impl Follow {
                 return Ok(None);
             }
             if project.state.is_ended() {
-                return Err(End::Error(Status::failed_precondition(format!(
-                    "attempt {} of {} has no recorded output: the project has ended before it ({})",
-                    attempt.attempt,
-                    task_name(attempt.task),
-                    project.state
-                ))));
+                return Err(End::Error(no_output(attempt, project.state)));
             }
             loop {
                 let (stream, chunk) = tokio::select! {

@@ -6,7 +6,9 @@ use super::{
     task_name,
 };
 use crate::{
-    domain::{AttemptKey, AttemptNo, Output, OutputBody, OutputStream, Phase, Project, TaskKey},
+    domain::{
+        AttemptKey, AttemptNo, Output, OutputBody, OutputStream, Phase, Project, ProjectState, TaskKey,
+    },
     store::{TaskFilter, TaskRow},
     wire,
 };
@@ -130,10 +132,14 @@ pub(super) async fn task_row(context: &Context, task: TaskKey) -> Result<Option<
 /// The output of an ended attempt, or why there is none.
 async fn recorded(context: &Context, wanted: &Wanted) -> Result<(AttemptKey, (Output, Output)), Status> {
     let name = task_name(wanted.task);
+    // The project first: once it has ended, nothing of the rest changes.
+    let state = context.known_project(wanted.task.project).await?.state;
     let Some(row) = task_row(context, wanted.task).await? else {
-        return Err(Status::failed_precondition(format!(
-            "{name} has not run yet: ask again later, or follow it"
-        )));
+        return Err(if state.is_ended() {
+            never_ran(wanted.task, state)
+        } else {
+            Status::failed_precondition(format!("{name} has not run yet: ask again later, or follow it"))
+        });
     };
     let attempt = wanted.task.attempt(wanted.attempt.unwrap_or(row.attempt));
     if attempt.attempt > row.attempt {
@@ -142,11 +148,24 @@ async fn recorded(context: &Context, wanted: &Wanted) -> Result<(AttemptKey, (Ou
     match context.store.outputs(attempt).await.map_err(status::store)? {
         Some(outputs) => Ok((attempt, outputs)),
         None if attempt.attempt < row.attempt => Err(handed_back(attempt)),
+        None if state.is_ended() => Err(no_output(attempt, state)),
         None => Err(Status::failed_precondition(format!(
             "attempt {} of {name} has not ended yet: follow it, or ask again later",
             attempt.attempt
         ))),
     }
+}
+
+pub(super) fn never_ran(task: TaskKey, ended: ProjectState) -> Status {
+    Status::failed_precondition(format!("{} never ran: the project has ended ({ended})", task_name(task)))
+}
+
+pub(super) fn no_output(attempt: AttemptKey, ended: ProjectState) -> Status {
+    Status::failed_precondition(format!(
+        "attempt {} of {} has no recorded output: the project has ended before it ({ended})",
+        attempt.attempt,
+        task_name(attempt.task)
+    ))
 }
 
 pub(super) fn no_attempt(attempt: AttemptKey, highest: AttemptNo) -> Status {
