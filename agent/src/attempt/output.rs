@@ -128,10 +128,10 @@ impl Sink {
         }
     }
 
-    /// How much is in the spool, if it is kept there.
+    /// How much was acknowledged to init, if anything was.
     #[must_use]
-    pub fn spooled_length(&self) -> Option<u64> {
-        matches!(self.place, Place::Spool { .. }).then(|| self.length())
+    pub fn acked(&self) -> Option<u64> {
+        (self.acked > 0).then_some(self.acked)
     }
 
     /// Takes bytes that start at `offset`; those that came before are skipped. While the disk is full, waits, unless the

@@ -132,14 +132,14 @@ impl Flight {
         self.streams.as_ref().map_or([0, 0], |streams| [streams.stdout.length(), streams.stderr.length()])
     }
 
-    /// How much of it is in the spool.
-    pub(super) fn spooled_lengths(&self) -> impl Iterator<Item = (OutputStream, u64)> {
+    /// How much of it was acknowledged.
+    pub(super) fn acked_lengths(&self) -> impl Iterator<Item = (OutputStream, u64)> {
         let streams = self.streams.iter();
         streams
             .flat_map(|streams| {
                 [(OutputStream::Stdout, &streams.stdout), (OutputStream::Stderr, &streams.stderr)]
             })
-            .filter_map(|(stream, sink)| Some((stream, sink.spooled_length()?)))
+            .filter_map(|(stream, sink)| Some((stream, sink.acked()?)))
     }
 
     /// init has begun it, and has so much of its stdin.

@@ -86,7 +86,7 @@ impl Withheld {
     }
 }
 
-/// Whether init keeps it, and all of it is at hand.
+/// Whether it is for certain init that keeps it, and all of it is at hand.
 const fn can_wait(report: &Report) -> bool {
     let Report { outcome, stdout, stderr, .. } = report;
     let is_of_init = matches!(
@@ -94,7 +94,6 @@ const fn can_wait(report: &Report) -> bool {
         Outcome::Exited(_)
             | Outcome::Signaled(_)
             | Outcome::TimedOut
-            | Outcome::OutOfMemory
             | Outcome::PidsLimit
             | Outcome::OutputLimit
     );

@@ -70,6 +70,7 @@ async fn a_short_output_that_was_followed_rides_in_the_report_all_the_same() {
     sink.append(4, Bytes::from_static(b"two")).await.expect("no gap");
     assert_eq!(*growing.length.borrow_and_update(), 7);
     assert_eq!(fs::read(spool.path(key(), STREAM)).expect("reads"), b"one two");
+    assert_eq!((sink.ack(), sink.acked()), (None, None), "so init keeps it");
     assert_eq!(sink.finish().await.output, Output::Inline(Bytes::from_static(b"one two")));
     assert!(growing.length.changed().await.is_err(), "the end is told");
     assert!(!spool.path(key(), STREAM).exists(), "init has it too");

@@ -234,9 +234,10 @@ impl Lane {
                 Offsets { run: flight.run, stdout, stderr }
             });
             self.link.resume(offsets.collect());
-            // An acknowledgement that was lost with the old link could leave init without room for more.
+            // An acknowledgement that was lost with the old link could leave init without room for more. What was not
+            // acknowledged before is not now: how an output ends depends on it.
             for flight in &self.flights {
-                for (stream, length) in flight.spooled_lengths() {
+                for (stream, length) in flight.acked_lengths() {
                     self.link.ack(flight.run, stream, length);
                 }
             }

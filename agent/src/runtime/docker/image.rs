@@ -97,7 +97,8 @@ impl Inner {
             return Ok(Some(known));
         }
         let stamp = self.names.stamp();
-        match self.docker.inspect_image(name).await {
+        let (found, ()) = tokio::join!(self.docker.inspect_image(name), self.names.look(&self.docker));
+        match found {
             Ok(found) => {
                 let image = Arc::new(prepared(name, &found));
                 self.names.learn(name, &found, stamp, &image);

@@ -129,7 +129,8 @@ impl DockerRuntime {
             Ok(docker) => docker.map_err(no_engine)?,
             Err(_) => return Err(no_engine(bollard::errors::Error::RequestTimeoutError)),
         };
-        let names = Names::of(&docker).await;
+        let names = Names::default();
+        names.look(&docker).await;
         let unusable = |source| ConnectError::Path { path: config.data.clone(), source };
         place::private_dir(&config.data).map_err(unusable)?;
         let data = config.data.canonicalize().map_err(unusable)?;
@@ -452,6 +453,7 @@ impl Inner {
     }
 
     fn engine_is_gone(&self, error: &bollard::errors::Error) -> String {
+        self.names.start_anew();
         format!("the Docker engine at {} does not answer: {}", self.socket.display(), words(error))
     }
 }

@@ -4,10 +4,14 @@
 //! The engine keeps its names in one file, which it replaces as a whole, and before it answers, whenever a name comes,
 //! goes or moves (moby, `reference/store.go`). While that file is the same, so are the names. Nothing is read from it.
 //! The engine is asked each time where this can't be known: an agent that may not see the file, an image store that
-//! has none (containerd's), or an engine newer than those that were looked at.
+//! has none (containerd's), or an engine newer than those that were looked at. And it is asked which of these it is, again
+//! and again: it may be started anew as another one.
 
 use crate::runtime::PreparedImage;
-use bollard::{Docker, models::ImageInspect};
+use bollard::{
+    Docker,
+    models::{ImageInspect, SystemInfo, SystemVersion},
+};
 use std::{
     collections::HashMap,
     fs,
@@ -32,8 +36,15 @@ const SETTLED_SECS: u64 = 1;
 /// All names that were asked for.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    file: Option<PathBuf>,
+    file: Mutex<Found>,
     known: Mutex<HashMap<String, Known>>,
+}
+
+/// Where the file is, if it was found, and when it was looked for.
+#[derive(Debug, Default)]
+struct Found {
+    file: Option<PathBuf>,
+    at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -53,23 +64,25 @@ pub(super) struct Stamp {
 }
 
 impl Names {
-    /// Looks for the file of this engine.
-    pub(super) async fn of(docker: &Docker) -> Self {
+    /// Looks for the file of this engine, unless that was done a short while ago: another may have taken its place.
+    pub(super) async fn look(&self, docker: &Docker) {
+        if self.found().at.is_some_and(is_recent) {
+            return;
+        }
+        let at = Some(Instant::now());
         let (version, info) = tokio::join!(docker.version(), docker.info());
-        let file = (|| {
-            let (version, info) = (version.ok()?.version?, info.ok()?);
-            let major: u32 = version.split('.').next()?.parse().ok()?;
-            let driver = info.driver.filter(|driver| major <= ENGINE_MAJOR_MAX && !driver.is_empty())?;
-            let file = Path::new(&info.docker_root_dir?).join("image").join(driver).join("repositories.json");
-            stamp(&file).map(|_| file)
-        })();
-        tracing::debug!(file = ?file, "where the engine keeps the names of images");
-        Self { file, known: Mutex::default() }
+        let file = version.ok().zip(info.ok()).and_then(|(version, info)| file_of(&version, &info));
+        let mut found = self.found();
+        if found.file != file {
+            tracing::debug!(?file, "where the engine keeps the names of images");
+            self.forget_all();
+        }
+        *found = Found { file, at };
     }
 
     /// What the file is now. To be taken before the engine is asked.
     pub(super) fn stamp(&self) -> Option<Stamp> {
-        stamp(self.file.as_deref()?)
+        stamp(self.found().file.as_deref()?)
     }
 
     /// What the name stands for, if that is known.
@@ -77,8 +90,7 @@ impl Names {
         let stamp = self.stamp()?;
         let known = self.known();
         let found = known.get(name)?;
-        let is_recent = found.since.elapsed() < Duration::from_secs(BELIEVED_SECS_MAX);
-        (is_recent && found.stamp == stamp).then(|| found.image.clone())
+        (is_recent(found.since) && found.stamp == stamp).then(|| found.image.clone())
     }
 
     /// Remembers what the engine said, which was asked after the file had this stamp.
@@ -108,9 +120,40 @@ impl Names {
         self.known().clear();
     }
 
+    /// The engine was not there: it may come back as another one.
+    pub(super) fn start_anew(&self) {
+        *self.found() = Found::default();
+        self.forget_all();
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_recent(at: Instant) -> bool {
+    at.elapsed() < Duration::from_secs(BELIEVED_SECS_MAX)
+}
+
+/// Where this engine keeps its names, if that is known and the file can be seen.
+fn file_of(version: &SystemVersion, info: &SystemInfo) -> Option<PathBuf> {
+    let major: u32 = version.version.as_ref()?.split('.').next()?.parse().ok()?;
+    let has_containerd_store = info
+        .driver_status
+        .iter()
+        .flatten()
+        .flatten()
+        .any(|word| word.starts_with("io.containerd.snapshotter"));
+    let driver = info.driver.as_ref().filter(|driver| !driver.is_empty())?;
+    if major > ENGINE_MAJOR_MAX || has_containerd_store {
+        return None;
+    }
+    let file = Path::new(info.docker_root_dir.as_ref()?).join("image").join(driver).join("repositories.json");
+    stamp(&file).map(|_| file)
 }
 
 impl Stamp {
@@ -139,7 +182,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("repositories.json");
         fs::write(&file, "{}").unwrap();
-        (dir, Names { file: Some(file), known: Mutex::default() })
+        let found = Found { file: Some(file), at: Some(Instant::now()) };
+        (dir, Names { file: Mutex::new(found), known: Mutex::default() })
     }
 
     fn image(handle: &str) -> Arc<PreparedImage> {
@@ -191,6 +235,34 @@ mod tests {
         assert_eq!(names.get("busybox:1"), Some(image("one")));
         names.forget_all();
         assert_eq!(names.get("busybox:1"), None);
+    }
+
+    #[test]
+    fn only_engines_whose_file_is_known_have_one() {
+        let (dir, names) = bench();
+        let file = dir.path().join("image/btrfs/repositories.json");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "{}").unwrap();
+        let file_of = |version: &str, driver: &str, status: &[&str]| {
+            let version = SystemVersion { version: Some(version.into()), ..SystemVersion::default() };
+            let status = status.iter().map(|word| (*word).to_owned()).collect();
+            let info = SystemInfo {
+                driver: Some(driver.into()),
+                driver_status: Some(vec![status]),
+                docker_root_dir: Some(dir.path().to_string_lossy().into_owned()),
+                ..SystemInfo::default()
+            };
+            file_of(&version, &info)
+        };
+        assert_eq!(file_of("20.10.24+dfsg1", "btrfs", &["Library Version", "1"]).as_deref(), Some(&*file));
+        assert_eq!(file_of("28.5.2", "btrfs", &[]).as_deref(), Some(&*file));
+        assert_eq!(file_of("29.0.0", "btrfs", &[]), None);
+        assert_eq!(file_of("28.5.2", "overlay2", &[]), None, "it has none");
+        assert_eq!(file_of("28.5.2", "btrfs", &["driver-type", "io.containerd.snapshotter.v1"]), None);
+        assert_eq!(file_of("dev", "btrfs", &[]), None);
+        learn(&names, "busybox", "busybox:latest");
+        names.start_anew();
+        assert_eq!((names.stamp(), names.get("busybox")), (None, None));
     }
 
     #[test]

@@ -126,6 +126,27 @@ fn an_ending_that_is_not_settled_soon_is_persisted() {
 }
 
 #[test]
+fn what_no_init_may_be_keeping_is_persisted_at_once() {
+    let lost = |index, outcome| report(key(index), outcome);
+    let outcomes = [
+        Outcome::OutOfMemory,
+        Outcome::CouldNotStart("no".into()),
+        Outcome::ImageUnavailable("no".into()),
+        Outcome::WorkerLost("gone".into()),
+        Outcome::EngineLost("gone".into()),
+    ];
+    for (index, outcome) in (1..).zip(outcomes) {
+        let mut bench = Bench::in_session(1);
+        bench.take(from(1, 2, assign(&[key(index)])));
+        let reports = ToCoordinator::Reports(vec![lost(index, outcome.clone())]);
+        bench.step(
+            Input::Ended(vec![lost(index, outcome)]),
+            &[Do::Persist(key(index)), Do::Release(key(index)), Do::Send(1, 3, reports)],
+        );
+    }
+}
+
+#[test]
 fn the_ending_of_an_adopted_attempt_is_persisted_at_once() {
     let mut bench = Bench::with(1, vec![key(1)], vec![]);
     bench.take(Input::Connected(ConnectionId(1)));
