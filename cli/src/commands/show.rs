@@ -124,7 +124,11 @@ fn describe(
         lines.extend(describe_task(&spec, task, &mut told));
     }
     if more {
-        lines.push(format!("\nMore tasks failed than the {} shown here.", tasks.len()));
+        lines.push(format!(
+            "\nMore tasks failed than the {} shown here: `piecework tasks --failed {}` lists all of them.",
+            tasks.len(),
+            project.id
+        ));
     }
     lines.join("\n") + "\n"
 }

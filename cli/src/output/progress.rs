@@ -96,7 +96,10 @@ impl Progress {
             self.screen.status(&format!("{task}, attempt {}: {words}{next}", key.attempt));
             self.told_last = outcome;
         } else if self.told == TOLD_MAX + 1 {
-            self.screen.status("more failures are not listed; `piecework show` has them");
+            let id = self.project.id;
+            self.screen.status(&format!(
+                "more failures are not listed; `piecework tasks --failed {id}` lists all of them"
+            ));
         }
     }
 
