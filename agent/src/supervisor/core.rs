@@ -6,7 +6,7 @@
 //!  Assign ─▶ queued ─▶ running ─▶ Ended ─▶ withheld, reported ─▶ Settled ─▶ released by init, forgotten
 //!              │          │ kill      │        └─ too long ─▶┐        ▲
 //!              │          └────────▶  │                      ▼        │
-//!           ▲  │                      └─ long output ─▶ in the outbox ┴─▶ uploaded ─▶ reported, again in each session
+//!              │                      └─ long output ─▶ in the outbox ┴─▶ uploaded ─▶ reported, again in each session
 //!           ▲  │          └──▶ NotBegun: queued again, at the front
 //!           └──┼──────────────────┘
 //!              ├─▶ cancelled before it started: straight into the outbox, with an empty report

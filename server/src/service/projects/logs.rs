@@ -73,7 +73,7 @@ pub(super) async fn logs(
         let follow = Follow::new(shared, wanted);
         context.tasks.spawn(run(context.clone(), sender.clone(), async move { follow.run(&sender).await }));
     } else {
-        let (attempt, outputs) = recorded(context, &wanted).await?;
+        let (attempt, outputs) = recorded(context, &wanted, project.state).await?;
         context.tasks.spawn(run(context.clone(), sender.clone(), async move {
             send_recorded(&shared, &sender, attempt, outputs, &wanted.streams, [0, 0]).await
         }));
@@ -129,11 +129,14 @@ pub(super) async fn task_row(context: &Context, task: TaskKey) -> Result<Option<
     Ok(rows.into_iter().next().filter(|row| row.key == task))
 }
 
-/// The output of an ended attempt, or why there is none.
-async fn recorded(context: &Context, wanted: &Wanted) -> Result<(AttemptKey, (Output, Output)), Status> {
+/// The output of an ended attempt, or why there is none. The project's state must have been read before: once it has ended,
+/// nothing of the rest changes.
+async fn recorded(
+    context: &Context,
+    wanted: &Wanted,
+    state: ProjectState,
+) -> Result<(AttemptKey, (Output, Output)), Status> {
     let name = task_name(wanted.task);
-    // The project first: once it has ended, nothing of the rest changes.
-    let state = context.known_project(wanted.task.project).await?.state;
     let Some(row) = task_row(context, wanted.task).await? else {
         return Err(if state.is_ended() {
             never_ran(wanted.task, state)
