@@ -1,4 +1,10 @@
-//! The protocol of Piecework: the schema under `piecework/v1/`, the code generated from it, and the protocol's version.
+//! The protocol of Piecework: the schema under `piecework/v1/`, the code generated from it, the protocol's version, and how
+//! a coordinator is found and known.
+
+pub mod address;
+pub mod dial;
+pub mod token;
+pub mod trust;
 
 /// Version 1 of the schema.
 #[expect(
