@@ -69,7 +69,7 @@ mod with {
         ) -> Result<Option<Self>, CliError> {
             let EmbeddedConfig { data, socket, name, args, log } = config;
             log_to_stderr(context, log);
-            let server = ServerConfig { data: data.clone(), socket, lease: LEASE_DEFAULT };
+            let server = ServerConfig { data: data.clone(), socket, lease: LEASE_DEFAULT, listen: None };
             let server = match Server::start(server).await {
                 Ok(server) => server,
                 Err(StartError::Locked(_)) => return Ok(None),

@@ -1,8 +1,16 @@
 //! The options of the `piecework-server` program: flags, and `PIECEWORK_*` variables.
 
-use crate::boot::{LEASE_DEFAULT, ServerConfig};
+use crate::{
+    boot::{LEASE_DEFAULT, ListenConfig, ServerConfig},
+    tls::{AGENT_LIFE_DEFAULT, CertificateFiles},
+};
 use clap::Parser;
-use std::{path::PathBuf, time::Duration};
+use piecework_proto::address::PORT_DEFAULT;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Shortest lease: below, an agent that is merely busy would lose its attempts.
 const LEASE_SECS_MIN: u64 = 1;
@@ -12,7 +20,7 @@ const LEASE_SECS_MAX: u64 = 24 * 3600;
 
 /// The coordinator of Piecework: owns projects and queues, assigns attempts, records results.
 ///
-/// It listens on a Unix socket that only its owner can open. SIGTERM and SIGINT stop it gracefully; a second one at once.
+/// It listens on a Unix socket that only its owner can open, and with --listen also on TCP. SIGTERM and SIGINT stop it gracefully; a second one at once.
 /// The environment variable PIECEWORK_LOG says how much is logged to stderr, such as `info` or `piecework_server=debug`.
 ///
 /// Exit codes: 0 stopped by a signal; 1 ended because it could not go on; 2 wrong options; 3 could not start; 130 stopped
@@ -35,12 +43,55 @@ pub struct Options {
         value_parser = clap::value_parser!(u64).range(LEASE_SECS_MIN..=LEASE_SECS_MAX)
     )]
     pub lease_secs: u64,
+    /// Also listen on this IP address and port, for agents and clients of other hosts; with TLS from the first byte.
+    ///
+    /// Agents join with a token from `piecework agents join-token`; clients need one from `piecework tokens create`.
+    #[arg(long, env = "PIECEWORK_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen_address)]
+    pub listen: Option<SocketAddr>,
+    /// A name or address under which other hosts know this one, for the coordinator's certificate; may be given again.
+    #[arg(long = "tls-name", value_name = "NAME", requires = "listen")]
+    pub tls_names: Vec<String>,
+    /// Your own certificate, with those that it is signed by behind it (PEM), instead of one that the coordinator makes.
+    ///
+    /// It is read anew when it changes. The last certificate of the file must stay the same: tokens and agents know the
+    /// coordinator by it.
+    #[arg(long, value_name = "FILE", requires = "listen", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of your own certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How long an agent's certificate is good, in hours. Agents renew theirs in time by themselves.
+    #[arg(
+        long,
+        value_name = "HOURS",
+        requires = "listen",
+        default_value_t = AGENT_LIFE_DEFAULT.as_secs() / 3600,
+        value_parser = clap::value_parser!(u64).range(1..=24 * 3650)
+    )]
+    pub agent_cert_hours: u64,
+}
+
+/// An IP address with a port, or without one.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let ip: IpAddr =
+        text.parse().map_err(|_| "expected an IP address and a port, such as 0.0.0.0:7437 or [::]:7437")?;
+    Ok(SocketAddr::new(ip, PORT_DEFAULT))
 }
 
 impl From<Options> for ServerConfig {
     fn from(options: Options) -> Self {
-        let Options { data, socket, lease_secs } = options;
-        Self { data, socket, lease: Duration::from_secs(lease_secs) }
+        let Options { data, socket, lease_secs, listen, tls_names, tls_cert, tls_key, agent_cert_hours } =
+            options;
+        let listen = listen.map(|address| ListenConfig {
+            address,
+            names: tls_names,
+            certificate: tls_cert.zip(tls_key).map(|(chain, key)| CertificateFiles { chain, key }),
+            agent_life: Duration::from_secs(agent_cert_hours * 3600),
+        });
+        Self { data, socket, lease: Duration::from_secs(lease_secs), listen }
     }
 }
 

@@ -13,7 +13,8 @@ pub mod reassemble;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod watch;
 pub mod wire;
 
-pub use boot::{LEASE_DEFAULT, SOCKET_NAME, Server, ServerConfig, StartError};
+pub use boot::{LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError};

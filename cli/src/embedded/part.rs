@@ -22,7 +22,7 @@ pub(crate) enum PartRuntime {
 /// Runs a coordinator on a data directory until stdin ends.
 pub(crate) async fn coordinator(context: &Context, data: PathBuf) -> Result<(), CliError> {
     log_to_stderr(context, "warn");
-    let config = ServerConfig { data, socket: None, lease: LEASE_DEFAULT };
+    let config = ServerConfig { data, socket: None, lease: LEASE_DEFAULT, listen: None };
     let mut server = Server::start(config).await.map_err(|error| not_started("the coordinator", &error))?;
     let failed = tokio::select! {
         () = stdin_ended() => None,

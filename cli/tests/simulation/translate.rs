@@ -70,6 +70,8 @@ pub(crate) fn hello(message: ToCoordinator, host: &AgentHost) -> Hello {
         panic!("{message:?} is no Hello")
     };
     Hello {
+        enrolled: None,
+        address: String::new(),
         name: host.name.clone(),
         identity: host.name.clone(),
         instance: host.instance.to_string(),

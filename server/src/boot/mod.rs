@@ -2,6 +2,7 @@
 
 mod data;
 mod listener;
+mod tcp;
 
 use crate::{
     coordinator::Limits,
@@ -11,11 +12,13 @@ use crate::{
     reassemble::{JobError, Reassembler},
     service::{self, Context, Health},
     store::{Store, StoreError, sqlite::SqliteStore},
+    tls::{self, AGENT_LIFE_DEFAULT, CertificateFiles, TlsError},
 };
 use async_trait::async_trait;
 use data::DataDir;
 use listener::{Listener, SocketFile};
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -47,6 +50,29 @@ pub struct ServerConfig {
     pub socket: Option<PathBuf>,
     /// How long attempts stay with an agent that is not heard from.
     pub lease: Duration,
+    /// Where to listen for agents and clients of other hosts, too.
+    pub listen: Option<ListenConfig>,
+}
+
+/// How a coordinator listens on TCP, which it does with TLS alone.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// Where. Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Names and addresses under which others know this host, for the certificate.
+    pub names: Vec<String>,
+    /// The operator's own certificate; none means that the coordinator makes one.
+    pub certificate: Option<CertificateFiles>,
+    /// How long an agent's certificate is good.
+    pub agent_life: Duration,
+}
+
+impl ListenConfig {
+    /// Listens there, and all else as it is by default.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, names: Vec::new(), certificate: None, agent_life: AGENT_LIFE_DEFAULT }
+    }
 }
 
 /// Why a coordinator did not start. For people; says what to do about it.
@@ -71,6 +97,17 @@ pub enum StartError {
         /// The limit.
         max: usize,
     },
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// TLS can't be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,6 +125,7 @@ pub struct Server {
     socket: PathBuf,
     socket_file: SocketFile,
     driver: Running,
+    address: Option<SocketAddr>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     health: Health,
     stop: CancellationToken,
@@ -106,6 +144,13 @@ impl Server {
         let data = DataDir::lock(&config.data)?;
         let socket = config.socket.unwrap_or_else(|| config.data.join(SOCKET_NAME));
         let (listener, socket_file) = Listener::bind(&socket)?;
+        let (tcp, tls) = match config.listen {
+            Some(listen) => {
+                let (tcp, tls) = tcp::bind(&config.data, listen).await?;
+                (Some(tcp), Some(tls))
+            }
+            None => (None, None),
+        };
 
         let store: Arc<dyn Store> = Arc::new(open_store(config.data.join(STORE_NAME)).await?);
         let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
@@ -121,23 +166,44 @@ impl Server {
             store,
             outputs,
             reassembler,
+            tls: tls.clone(),
             lease: config.lease,
             started,
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
-        let (router, health) = service::router(&context)?;
-        let stopped = stop.clone().cancelled_owned();
-        let serving = tokio::spawn(router.serve_with_incoming_shutdown(listener.connections(), stopped));
+        let (routes, health) = service::routes(&context)?;
+        let serve = |routes| service::router(&context, routes);
+        let socket_serving = serve(routes.clone())
+            .serve_with_incoming_shutdown(listener.connections(), stop.clone().cancelled_owned());
+        let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
+        let serving = match tcp.zip(tls) {
+            Some((tcp, tls)) => {
+                let connections = tls::connections(tcp, tls.config, stop.clone());
+                let tcp_serving =
+                    serve(routes).serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+                tokio::spawn(async { tokio::try_join!(socket_serving, tcp_serving).map(|_| ()) })
+            }
+            None => tokio::spawn(socket_serving),
+        };
         health.set_serving(true).await;
         tracing::info!(socket = %socket.display(), epoch = epoch.0, "the coordinator listens");
-        Ok(Self { socket, socket_file, driver, serving, health, stop, tasks, _data: data })
+        if let Some(address) = address {
+            tracing::info!(%address, "the coordinator listens for agents and clients of other hosts");
+        }
+        Ok(Self { socket, address, socket_file, driver, serving, health, stop, tasks, _data: data })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where it listens on TCP, if it does.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// Waits until it ends by itself, which it does only when it can't go on; says why.

@@ -1,7 +1,10 @@
 //! The agents that the coordinator knows: their sessions, what they hold, and who has room.
 
 use super::{AgentView, SessionId};
-use crate::domain::{AgentId, AttemptKey, SessionEpoch};
+use crate::{
+    domain::{AgentId, AttemptKey, SessionEpoch},
+    store::KnownAgent,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -24,7 +27,23 @@ pub(super) struct Agent {
     recalled: u32,
     pub(super) attempts_max: u32,
     pub(super) not_ready: String,
+    /// An operator wants it to take no attempts.
+    pub(super) draining: bool,
+    /// Another process that says it is this agent, while this one is connected.
+    pub(super) rival: Option<Rival>,
+    /// What an operator should look at.
+    pub(super) warning: String,
     pub(super) about: About,
+}
+
+/// A second process with an agent's identity. Either the first is dead and its stream's end not heard of yet, or there are two
+/// copies of the agent's data directory.
+#[derive(Debug)]
+pub(super) struct Rival {
+    /// When it called last.
+    pub(super) called: Duration,
+    /// From where.
+    pub(super) address: String,
 }
 
 /// How an agent has come to an attempt.
@@ -58,6 +77,7 @@ pub(super) struct About {
     pub(super) runtime: String,
     pub(super) slots: u32,
     pub(super) labels: BTreeMap<String, String>,
+    pub(super) address: String,
 }
 
 /// An open session.
@@ -80,8 +100,21 @@ impl Agent {
             recalled: 0,
             attempts_max: 0,
             not_ready: String::new(),
+            draining: false,
+            rival: None,
+            warning: String::new(),
             about: About::default(),
         }
+    }
+
+    /// As the store knows it.
+    pub(super) fn known(known: KnownAgent, now: Duration) -> Self {
+        let mut agent = Self::new(known.name, known.epoch, now);
+        agent.about.identity = known.identity;
+        agent.about.instance = known.instance;
+        agent.about.labels = known.labels;
+        agent.draining = known.draining;
+        agent
     }
 
     fn standing(&self) -> Standing {
@@ -89,12 +122,13 @@ impl Agent {
             return Standing::default();
         }
         let slots = self.about.slots;
+        let wanted = if self.draining { 0 } else { self.attempts_max };
         let held = count(self.held.len());
         let taken = held.saturating_add(count(self.cancelled.len()));
         let beyond_slots = held.saturating_sub(slots);
         Standing {
-            slots_free: slots.min(self.attempts_max).saturating_sub(taken),
-            free: self.attempts_max.saturating_sub(taken),
+            slots_free: slots.min(wanted).saturating_sub(taken),
+            free: wanted.saturating_sub(taken),
             excess: beyond_slots.saturating_sub(self.recalled),
             // What does not come back is in a slot.
             awaited: beyond_slots.min(self.recalled),
@@ -118,6 +152,19 @@ impl Agent {
     pub(super) fn forget_recalls(&mut self) {
         self.recalled = 0;
         self.held.values_mut().for_each(|holding| holding.recalled = false);
+    }
+
+    /// Everything that it holds and was not asked for yet: what has begun is not handed back.
+    pub(super) fn recall_all(&mut self) -> Vec<AttemptKey> {
+        let asked = self.held.iter_mut().filter(|(_, holding)| !holding.recalled);
+        let asked: Vec<_> = asked
+            .map(|(&attempt, holding)| {
+                holding.recalled = true;
+                attempt
+            })
+            .collect();
+        self.recalled += count(asked.len());
+        asked
     }
 
     /// The newest that it holds beyond its slots, at most so many; each is named once.
@@ -151,6 +198,10 @@ impl Agent {
             version: self.about.version.clone(),
             last_heard_millis: u64::try_from(now.saturating_sub(self.heard).as_millis()).unwrap_or(u64::MAX),
             labels: self.about.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            draining: self.draining,
+            address: self.about.address.clone(),
+            warning: self.warning.clone(),
+            attempts: Vec::new(),
         }
     }
 }
@@ -165,6 +216,8 @@ pub(super) struct Agents {
     by_id: BTreeMap<AgentId, Agent>,
     by_name: BTreeMap<String, AgentId>,
     by_session: BTreeMap<SessionId, AgentId>,
+    /// The highest number that an agent ever had.
+    id_max: AgentId,
     /// (free slots, free, agent) for every agent with room: the last has the most free slots, then the most room.
     room: BTreeSet<(u32, u32, AgentId)>,
     /// (excess, agent) for every agent that has some: the last has the most.
@@ -178,10 +231,23 @@ impl Agents {
     pub(super) fn add(&mut self, id: AgentId, agent: Agent) {
         self.by_name.insert(agent.name.clone(), id);
         self.by_id.insert(id, agent);
+        self.id_max = self.id_max.max(id);
+    }
+
+    /// Forgets an agent without a session and without attempts. Its number is not used again.
+    pub(super) fn remove(&mut self, id: AgentId) {
+        if let Some(agent) = self.by_id.remove(&id) {
+            self.by_name.remove(&agent.name);
+        }
+    }
+
+    /// No agent gets this number or a lower one.
+    pub(super) fn skip_to(&mut self, id: AgentId) {
+        self.id_max = self.id_max.max(id);
     }
 
     pub(super) fn next_id(&self) -> AgentId {
-        AgentId(self.by_id.last_key_value().map_or(1, |(id, _)| id.0 + 1))
+        AgentId(self.id_max.0 + 1)
     }
 
     pub(super) fn named(&self, name: &str) -> Option<AgentId> {

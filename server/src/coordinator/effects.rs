@@ -26,6 +26,8 @@ pub struct Effects {
     pub replies: Vec<(ReplyId, Reply)>,
     /// Projects of which a reader could now see something new.
     pub changed: BTreeSet<ProjectId>,
+    /// What an operator should find in the log.
+    pub warnings: Vec<String>,
     /// Work that is too long for a turn; its end comes back as an input. Safe to start again.
     pub jobs: Vec<Job>,
 }
@@ -63,6 +65,10 @@ pub enum Reply {
     NotActive,
     /// The agents.
     Agents(Vec<AgentView>),
+    /// There is no such agent.
+    NoAgent,
+    /// It holds so many attempts, and is not removed.
+    Holds(u32),
 }
 
 /// An agent, for people.
@@ -86,6 +92,14 @@ pub struct AgentView {
     pub last_heard_millis: u64,
     /// Its labels.
     pub labels: Vec<(String, String)>,
+    /// An operator wants it to take no attempts.
+    pub draining: bool,
+    /// From where it is connected.
+    pub address: String,
+    /// What an operator should look at.
+    pub warning: String,
+    /// What it holds, if that was asked for.
+    pub attempts: Vec<AttemptKey>,
 }
 
 /// Long work for the shell.

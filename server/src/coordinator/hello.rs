@@ -25,25 +25,20 @@ impl Coordinator {
             fx.closes.push((session, why));
             return;
         }
-        let id = self.agents.named(&hello.name).unwrap_or_else(|| {
-            let id = self.agents.next_id();
-            self.agents.add(id, Agent::new(hello.name.clone(), SessionEpoch(0), now));
-            id
-        });
-        let Some(agent) = self.agents.get(id) else { return };
-        let restarted = !agent.about.instance.is_empty() && agent.about.instance != hello.instance;
-        let leased = !agent.held.is_empty() && now.saturating_sub(agent.heard) <= self.limits.lease;
-        // A restarted process may be faster than the news of its old stream's end. Another agent of the same name is refused
-        // as long as this one may come back to what it holds.
-        if (agent.session.is_some() || leased) && agent.about.identity != hello.identity {
-            let why = format!("another agent is named {}: give this one another --name", hello.name);
+        let known = hello.enrolled.as_ref().map(|enrolled| enrolled.id);
+        let id = known.or_else(|| self.agents.named(&hello.name)).unwrap_or_else(|| self.agents.next_id());
+        if self.agents.get(id).is_none() {
+            let mut agent = Agent::new(hello.name.clone(), SessionEpoch(0), now);
+            agent.draining = hello.enrolled.as_ref().is_some_and(|enrolled| enrolled.draining);
+            self.agents.add(id, agent);
+        }
+        if let Some(why) = self.refusal(id, &hello, now) {
             fx.closes.push((session, why));
             return;
         }
-        if let Some(old) = &agent.session {
-            self.outgoing.remove(&old.id);
-            fx.closes.push((old.id, "replaced by a newer session of the same agent".to_owned()));
-        }
+        self.log_in(id, session, fx);
+        let Some(agent) = self.agents.get(id) else { return };
+        let restarted = !agent.about.instance.is_empty() && agent.about.instance != hello.instance;
         let epoch = SessionEpoch(agent.epoch.0 + 1);
         fx.writes.push(Write::Session {
             agent: id,
@@ -53,6 +48,8 @@ impl Coordinator {
             epoch,
         });
         let held = agent.held.keys().copied().collect::<Vec<_>>();
+        let mut labels = hello.labels;
+        labels.extend(hello.enrolled.map(|enrolled| enrolled.labels).unwrap_or_default());
         let live: BTreeSet<_> = hello.live.into_iter().collect();
         let unrecorded: BTreeSet<_> = hello.unrecorded.into_iter().collect();
         self.agents.update(id, |agent| {
@@ -69,7 +66,8 @@ impl Coordinator {
                 version: hello.version,
                 runtime: hello.runtime,
                 slots: hello.slots,
-                labels: hello.labels,
+                labels,
+                address: hello.address,
             };
         });
         let mut discard = Vec::new();
@@ -90,7 +88,7 @@ impl Coordinator {
         if self.limits.has(Planted::HelloNotReconciled) {
             return;
         }
-        for attempt in held {
+        for &attempt in &held {
             if live.contains(&attempt) || unrecorded.contains(&attempt) {
                 continue;
             }
@@ -101,6 +99,10 @@ impl Coordinator {
                 // It never arrived.
                 self.returned(attempt, id, fx);
             }
+        }
+        if self.agents.get(id).is_some_and(|agent| agent.draining) {
+            let asked = self.agents.update(id, Agent::recall_all);
+            self.outgoing_to(id, |out| out.recall.extend(asked.unwrap_or_default()));
         }
     }
 
@@ -163,6 +165,7 @@ impl Coordinator {
                 None => Err(0),
             }
         });
+        self.is_alive_beside_rival(id, now, fx);
         match expected {
             Some(Ok(())) => self.message(id, message, fx),
             Some(Err(expected)) if seq > expected => {
@@ -235,7 +238,7 @@ impl Coordinator {
         }
     }
 
-    fn lose_all(&mut self, id: AgentId, fx: &mut Effects) {
+    pub(super) fn lose_all(&mut self, id: AgentId, fx: &mut Effects) {
         let held = self.agents.update(id, |agent| {
             agent.cancelled.clear();
             agent.held.keys().copied().collect::<Vec<_>>()

@@ -1,6 +1,9 @@
 //! What can happen to the coordinator.
 
-use crate::domain::{AttemptKey, ProjectId, ProjectSpec, Report};
+use crate::{
+    domain::{AgentId, AttemptKey, ProjectId, ProjectSpec, Report},
+    store::KnownAgent,
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Names one open stream from an agent, for as long as this process lives. Given by the shell, never reused.
@@ -32,6 +35,40 @@ pub enum Input {
     ListAgents {
         /// Who.
         reply: ReplyId,
+    },
+    /// Somebody asks for one agent, with what it holds.
+    GetAgent {
+        /// Its name.
+        name: String,
+        /// Who asks.
+        reply: ReplyId,
+    },
+    /// An operator wants an agent to take no attempts, or to take them again.
+    Drain {
+        /// Its name.
+        name: String,
+        /// Which of the two.
+        draining: bool,
+        /// Who waits for it to be durable.
+        reply: ReplyId,
+    },
+    /// An operator wants an agent removed.
+    RemoveAgent {
+        /// Its name.
+        name: String,
+        /// Also if it holds attempts.
+        force: bool,
+        /// Who waits for it to be durable.
+        reply: ReplyId,
+    },
+    /// An agent has enrolled: the store knows it.
+    Enrolled(KnownAgent),
+    /// Somebody has shown an old certificate of an agent.
+    OldCertificate {
+        /// Whose.
+        agent: AgentId,
+        /// From where.
+        address: String,
     },
     /// An agent opened a session.
     Hello {
@@ -88,6 +125,10 @@ pub struct NewProject {
 /// How an agent introduces itself.
 #[derive(Clone, Debug)]
 pub struct Hello {
+    /// Who it is by its certificate; none over the coordinator's own socket, where it may say itself who it is.
+    pub enrolled: Option<Enrolled>,
+    /// From where it calls, for people; empty over the socket.
+    pub address: String,
     /// Its name.
     pub name: String,
     /// Made once for its data directory, which one process at a time can hold.
@@ -108,6 +149,17 @@ pub struct Hello {
     pub unrecorded: Vec<AttemptKey>,
     /// The highest coordinator epoch that it has seen.
     pub epoch_seen: u64,
+}
+
+/// An agent that is known by its certificate.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// Which.
+    pub id: AgentId,
+    /// Labels that it was given when it enrolled.
+    pub labels: BTreeMap<String, String>,
+    /// An operator has drained it.
+    pub draining: bool,
 }
 
 /// What an agent says in an open session.

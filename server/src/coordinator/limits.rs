@@ -53,6 +53,11 @@ pub enum Planted {
 }
 
 impl Limits {
+    /// Whoever was heard within this time is alive: two heartbeats.
+    pub(crate) fn alive(&self) -> Duration {
+        (self.lease * 2 / 5).min(Duration::from_secs(10))
+    }
+
     /// Whether a test has planted this bug. Without the feature, never.
     pub(crate) fn has(&self, bug: Planted) -> bool {
         #[cfg(feature = "planted-bugs")]

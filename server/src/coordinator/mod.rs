@@ -18,6 +18,7 @@
 mod agents;
 mod check;
 mod effects;
+mod fleet;
 mod hello;
 mod input;
 mod limits;
@@ -29,7 +30,7 @@ mod share;
 mod tests;
 
 pub use effects::{AgentView, Effects, Job, Reply, ToAgent};
-pub use input::{Dispatch, FromAgent, Hello, Input, NewProject, ReplyId, SessionId};
+pub use input::{Dispatch, Enrolled, FromAgent, Hello, Input, NewProject, ReplyId, SessionId};
 pub use limits::{Limits, Planted};
 
 use crate::{
@@ -96,11 +97,9 @@ impl Coordinator {
         };
         let mut fx = Effects::default();
         for known in snapshot.agents {
-            let mut agent = Agent::new(known.name, known.epoch, now);
-            agent.about.identity = known.identity;
-            agent.about.instance = known.instance;
-            core.agents.add(known.id, agent);
+            core.agents.add(known.id, Agent::known(known, now));
         }
+        core.agents.skip_to(snapshot.agent_max);
         let forget_gaps = core.limits.has(Planted::GapsForgotten);
         for from in snapshot.projects {
             let split = from.split.is_some();
@@ -133,6 +132,11 @@ impl Coordinator {
                 views.sort_by(|a, b| a.name.cmp(&b.name));
                 fx.replies.push((reply, Reply::Agents(views)));
             }
+            Input::GetAgent { name, reply } => self.get_agent(&name, reply, now, fx),
+            Input::Drain { name, draining, reply } => self.drain(&name, draining, reply, fx),
+            Input::RemoveAgent { name, force, reply } => self.remove_agent(&name, force, reply, fx),
+            Input::Enrolled(known) => self.enrolled(known, now),
+            Input::OldCertificate { agent, address } => self.old_certificate(agent, &address, fx),
             Input::Hello { session, hello } => self.hello(session, *hello, now, fx),
             Input::FromAgent { session, seq, message } => self.agent_said(session, seq, message, now, fx),
             Input::SessionClosed { session } => self.session_closed(session, fx),

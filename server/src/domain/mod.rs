@@ -1,11 +1,15 @@
 //! Plain types that every other module speaks in. Imports nothing of ours, does no I/O, and knows no wire format.
 
+mod access;
 mod ids;
 mod outcome;
 mod project;
 mod report;
 mod spec;
 
+pub use access::{
+    Certificate, Certified, ENROLLED, EnrolRefusal, Enrolment, Grant, Sha256, Standing, Token, TokenId,
+};
 pub use ids::{
     AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Phase, ProjectId, SessionEpoch, TaskKey,
 };

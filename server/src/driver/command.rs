@@ -14,8 +14,22 @@ pub(super) enum Command {
     Submit { project: NewProject, reply: oneshot::Sender<Result<(), DriverError>> },
     Cancel { project: ProjectId, reply: oneshot::Sender<Result<bool, DriverError>> },
     ListAgents { reply: oneshot::Sender<Result<Vec<AgentView>, DriverError>> },
+    GetAgent { name: String, reply: oneshot::Sender<Result<Option<AgentView>, DriverError>> },
+    Drain { name: String, draining: bool, reply: oneshot::Sender<Result<bool, DriverError>> },
+    RemoveAgent { name: String, force: bool, reply: oneshot::Sender<Result<Removed, DriverError>> },
     Open { session: SessionId, hello: Box<Hello>, sender: mpsc::Sender<Outgoing> },
     Input(Input),
+}
+
+/// What became of the wish to remove an agent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Done,
+    /// There is none.
+    NoAgent,
+    /// It holds so many attempts, and stays.
+    Holds(u32),
 }
 
 /// Who waits for an answer.
@@ -24,6 +38,9 @@ enum Waiter {
     Submit(oneshot::Sender<Result<(), DriverError>>),
     Cancel(oneshot::Sender<Result<bool, DriverError>>),
     ListAgents(oneshot::Sender<Result<Vec<AgentView>, DriverError>>),
+    GetAgent(oneshot::Sender<Result<Option<AgentView>, DriverError>>),
+    Drain(oneshot::Sender<Result<bool, DriverError>>),
+    RemoveAgent(oneshot::Sender<Result<Removed, DriverError>>),
 }
 
 /// The requests of the turn under way. Each is answered in the turn in which it was handled.
@@ -48,6 +65,17 @@ impl Waiters {
             (Some(Waiter::Cancel(waiter)), Reply::Done) => drop(waiter.send(Ok(true))),
             (Some(Waiter::Cancel(waiter)), Reply::NotActive) => drop(waiter.send(Ok(false))),
             (Some(Waiter::ListAgents(waiter)), Reply::Agents(agents)) => drop(waiter.send(Ok(agents))),
+            (Some(Waiter::GetAgent(waiter)), Reply::Agents(agents)) => {
+                drop(waiter.send(Ok(agents.into_iter().next())));
+            }
+            (Some(Waiter::GetAgent(waiter)), Reply::NoAgent) => drop(waiter.send(Ok(None))),
+            (Some(Waiter::Drain(waiter)), Reply::Done) => drop(waiter.send(Ok(true))),
+            (Some(Waiter::Drain(waiter)), Reply::NoAgent) => drop(waiter.send(Ok(false))),
+            (Some(Waiter::RemoveAgent(waiter)), Reply::Done) => drop(waiter.send(Ok(Removed::Done))),
+            (Some(Waiter::RemoveAgent(waiter)), Reply::NoAgent) => drop(waiter.send(Ok(Removed::NoAgent))),
+            (Some(Waiter::RemoveAgent(waiter)), Reply::Holds(held)) => {
+                drop(waiter.send(Ok(Removed::Holds(held))));
+            }
             (waiter, reply) => debug_assert!(waiter.is_none(), "{waiter:?} got {reply:?}"),
         }
     }
@@ -59,6 +87,9 @@ impl Waiters {
                 Waiter::Submit(waiter) => drop(waiter.send(Err(why))),
                 Waiter::Cancel(waiter) => drop(waiter.send(Err(why))),
                 Waiter::ListAgents(waiter) => drop(waiter.send(Err(why))),
+                Waiter::GetAgent(waiter) => drop(waiter.send(Err(why))),
+                Waiter::Drain(waiter) => drop(waiter.send(Err(why))),
+                Waiter::RemoveAgent(waiter) => drop(waiter.send(Err(why))),
             }
         }
     }
@@ -79,6 +110,15 @@ impl Command {
                 Input::Cancel { project, reply: waiters.add(Waiter::Cancel(reply)) }
             }
             Self::ListAgents { reply } => Input::ListAgents { reply: waiters.add(Waiter::ListAgents(reply)) },
+            Self::GetAgent { name, reply } => {
+                Input::GetAgent { name, reply: waiters.add(Waiter::GetAgent(reply)) }
+            }
+            Self::Drain { name, draining, reply } => {
+                Input::Drain { name, draining, reply: waiters.add(Waiter::Drain(reply)) }
+            }
+            Self::RemoveAgent { name, force, reply } => {
+                Input::RemoveAgent { name, force, reply: waiters.add(Waiter::RemoveAgent(reply)) }
+            }
             Self::Open { session, hello, sender } => {
                 sessions.insert(session, sender);
                 Input::Hello { session, hello }

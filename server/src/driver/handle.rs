@@ -1,9 +1,13 @@
 //! How everybody else reaches the driver.
 
-use super::{changes::Changes, command::Command};
+use super::{
+    changes::Changes,
+    command::{Command, Removed},
+};
 use crate::{
     coordinator::{AgentView, FromAgent, Hello, Input, NewProject, SessionId, ToAgent},
-    domain::{AttemptKey, CoordinatorEpoch, Item, ProjectId, ProjectSpec},
+    domain::{AgentId, AttemptKey, CoordinatorEpoch, Item, ProjectId, ProjectSpec},
+    store::KnownAgent,
 };
 use std::sync::{
     Arc,
@@ -63,6 +67,50 @@ impl Handle {
     /// If the coordinator is stopping.
     pub async fn agents(&self) -> Result<Vec<AgentView>, DriverError> {
         self.ask(|reply| Command::ListAgents { reply }).await
+    }
+
+    /// One agent, with what it holds.
+    ///
+    /// # Errors
+    /// If the coordinator is stopping.
+    pub async fn agent(&self, name: String) -> Result<Option<AgentView>, DriverError> {
+        self.ask(|reply| Command::GetAgent { name, reply }).await
+    }
+
+    /// Drains an agent, or undrains it; false if there is none.
+    ///
+    /// # Errors
+    /// If that may not be durable.
+    pub async fn drain(&self, name: String, draining: bool) -> Result<bool, DriverError> {
+        self.ask(|reply| Command::Drain { name, draining, reply }).await
+    }
+
+    /// Removes an agent.
+    ///
+    /// # Errors
+    /// If that may not be durable.
+    pub async fn remove_agent(&self, name: String, force: bool) -> Result<Removed, DriverError> {
+        self.ask(|reply| Command::RemoveAgent { name, force, reply }).await
+    }
+
+    /// An agent has enrolled.
+    ///
+    /// # Errors
+    /// If the coordinator is stopping.
+    pub async fn enrolled(&self, agent: KnownAgent) -> Result<(), DriverError> {
+        self.tell(Input::Enrolled(agent)).await
+    }
+
+    /// An old certificate of an agent was shown.
+    ///
+    /// # Errors
+    /// If the coordinator is stopping.
+    pub async fn old_certificate(&self, agent: AgentId, address: String) -> Result<(), DriverError> {
+        self.tell(Input::OldCertificate { agent, address }).await
+    }
+
+    async fn tell(&self, input: Input) -> Result<(), DriverError> {
+        self.commands.send(Command::Input(input)).await.map_err(|_| DriverError::Stopped)
     }
 
     async fn ask<T>(

@@ -14,6 +14,7 @@ mod command;
 mod handle;
 mod turn;
 
+pub use command::Removed;
 pub use handle::{Assigned, DriverError, Handle, Outgoing, SessionReceiver, SessionSender};
 pub use turn::turn;
 
@@ -305,6 +306,9 @@ impl Driver {
             tracing::warn!(session = session.0, why, "session closed");
             self.send(session, Outgoing::Close(why));
             self.sessions.remove(&session);
+        }
+        for warning in fx.warnings {
+            tracing::warn!("{warning}");
         }
         for (id, reply) in fx.replies {
             self.waiters.answer(id, reply);

@@ -19,10 +19,13 @@ pub use command::{CommandTemplate, command, phase_task};
 pub use items::{check_item, item, task_count};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use template::{Template, TemplateError, escape};
-pub use validate::validate;
+pub use validate::{is_name, validate};
 
 /// Longest name of a project.
 pub const NAME_BYTES_MAX: usize = 63;
+
+/// What a name is made of, for people.
+pub const NAME_RULE: &str = "letters, digits, `.`, `_` and `-`, at most 63 of them";
 
 /// Largest weight of a project.
 pub const WEIGHT_MAX: u32 = 1000;

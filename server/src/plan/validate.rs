@@ -29,7 +29,9 @@ pub fn validate(mut spec: ProjectSpec) -> Result<ProjectSpec, Problems> {
     Ok(spec)
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether this is a name: of a project, an agent or a client. [`super::NAME_RULE`] says what one is.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }

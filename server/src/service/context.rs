@@ -7,6 +7,7 @@ use crate::{
     output::Outputs,
     reassemble::Reassembler,
     store::Store,
+    tls::Tls,
 };
 use futures_util::{
     Stream, StreamExt,
@@ -30,6 +31,8 @@ pub struct Context {
     pub outputs: Outputs,
     /// Results.
     pub reassembler: Reassembler,
+    /// For agents and clients on other hosts, if there are to be any.
+    pub tls: Option<Tls>,
     /// How long attempts stay with an agent that is not heard from.
     pub lease: Duration,
     /// When this coordinator started.

@@ -1,5 +1,6 @@
 //! The gRPC services: thin; each call parses, asks, and answers.
 
+mod access;
 mod admin;
 mod agents;
 mod context;
@@ -7,9 +8,11 @@ mod limits;
 mod projects;
 mod session;
 mod status;
+mod tokens;
 
 pub use context::Context;
 
+pub use access::AccessLayer;
 use admin::AdminService;
 use agents::AgentsService;
 use piecework_proto::{
@@ -21,12 +24,14 @@ use piecework_proto::{
 };
 use projects::ProjectsService;
 use session::AgentSessionService;
+use std::time::SystemTime;
 use tonic::{
     server::NamedService,
     service::Routes,
     transport::{Server, server::Router},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::util::{Identity, Stack};
 
 /// The names under which health is asked for; the empty one stands for the whole coordinator.
 const HEALTH_NAMES: [&str; 5] = [
@@ -63,7 +68,7 @@ impl Health {
 ///
 /// # Errors
 /// If the compiled-in schema can't be read back.
-pub fn router(context: &Context) -> Result<(Router, Health), tonic_reflection::server::Error> {
+pub fn routes(context: &Context) -> Result<(Routes, Health), tonic_reflection::server::Error> {
     macro_rules! limited {
         ($server:expr) => {
             $server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
@@ -85,10 +90,22 @@ pub fn router(context: &Context) -> Result<(Router, Health), tonic_reflection::s
         .add_service(tonic_health::pb::health_server::HealthServer::new(health))
         .add_service(schema().build_v1()?)
         .add_service(schema().build_v1alpha()?);
-    let router = Server::builder()
+    Ok((routes.routes(), Health(reporter)))
+}
+
+/// A server for the connections of one listener. Who calls is looked at before all else.
+#[must_use]
+pub fn router(context: &Context, routes: Routes) -> Router<Stack<AccessLayer, Identity>> {
+    Server::builder()
         .max_concurrent_streams(limits::STREAMS_MAX)
         .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
         .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_WAIT))
-        .add_routes(routes.routes());
-    Ok((router, Health(reporter)))
+        .layer(AccessLayer::new(context.clone()))
+        .add_routes(routes)
+}
+
+/// The time of day, in milliseconds since 1970.
+fn now_millis() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

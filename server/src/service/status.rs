@@ -112,6 +112,13 @@ pub(super) fn reassemble(error: ReassembleError) -> Status {
     }
 }
 
+/// Tokens and certificates are of use over TCP alone.
+pub(super) fn not_listening() -> Status {
+    Status::failed_precondition(
+        "this coordinator listens on its socket alone: start it with --listen ADDRESS:PORT for agents and clients on other hosts",
+    )
+}
+
 /// The coordinator goes down; another one may come up.
 pub(super) fn stopping() -> Status {
     Status::unavailable("the coordinator is stopping")

@@ -3,17 +3,20 @@
 //! Two borders: *the coordinator's* ([`Store::open_epoch`], [`Store::load`], [`Store::commit`]), where every write is
 //! conditional and fenced by the coordinator's epoch; and *the readers'*, which see only what was committed.
 
+mod access;
 pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod sqlite;
+
+pub use access::{Access, TOKENS_MAX};
 
 use crate::domain::{
     AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Item, Outcome, Output, Phase, Project,
     ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch, TaskCounts, TaskKey, Usage,
 };
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +133,19 @@ pub enum Write {
         /// How many of the task's attempts were lost, without this one.
         crashes: u32,
     },
-    /// An agent opened a session. Condition: the epoch is higher than the stored one.
+    /// An agent is to take no attempts, or may again. Condition: it is known.
+    Drain {
+        /// The agent.
+        agent: AgentId,
+        /// Which of the two.
+        draining: bool,
+    },
+    /// An agent is removed: its certificates are worth nothing from here on. Condition: it is known. It holds nothing any more.
+    RemoveAgent {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// An agent opened a session. Condition: the epoch is higher than the stored one, and the agent was not removed.
     Session {
         /// The agent.
         agent: AgentId,
@@ -155,14 +170,16 @@ pub struct Committed {
 /// All that a coordinator needs in order to go on where another one stopped.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Every agent that ever opened a session.
+    /// Every agent that was not removed.
     pub agents: Vec<KnownAgent>,
+    /// The highest number that an agent ever had.
+    pub agent_max: AgentId,
     /// Every project that has not ended.
     pub projects: Vec<ActiveProject>,
 }
 
 /// An agent in the store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownAgent {
     /// Its number.
     pub id: AgentId,
@@ -174,6 +191,10 @@ pub struct KnownAgent {
     pub instance: String,
     /// The epoch of its newest session.
     pub epoch: SessionEpoch,
+    /// Labels that it was given when it enrolled.
+    pub labels: BTreeMap<String, String>,
+    /// It is to take no attempts.
+    pub draining: bool,
 }
 
 /// A project that has not ended.
@@ -319,7 +340,7 @@ pub const RESULTS_INLINE_BYTES: usize = 1024 * 1024;
 
 /// The seam.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Access + Send + Sync + 'static {
     /// Starts a coordinator's reign: raises the epoch and removes submissions that were never completed.
     async fn open_epoch(&self) -> Result<CoordinatorEpoch, StoreError>;
 
@@ -401,6 +422,6 @@ pub trait Store: Send + Sync + 'static {
     /// The stdout and stderr of one ended attempt.
     async fn outputs(&self, attempt: AttemptKey) -> Result<Option<(Output, Output)>, StoreError>;
 
-    /// Whether the attempt is its task's highest, and the task has no result: only then is its output wanted.
-    async fn is_current(&self, attempt: AttemptKey) -> Result<bool, StoreError>;
+    /// Who has or had the attempt, if it is its task's highest, and the task has no result: only then is its output wanted.
+    async fn current_owner(&self, attempt: AttemptKey) -> Result<Option<AgentId>, StoreError>;
 }

@@ -112,10 +112,11 @@ pub fn attempt_ended_to_proto(row: &AttemptRow) -> pb::AttemptEnded {
 /// An agent.
 #[must_use]
 pub fn agent_to_proto(agent: AgentView) -> pb::Agent {
-    let state = match (agent.connected, agent.not_ready.is_empty()) {
-        (false, _) => pb::AgentState::Lost,
-        (true, false) => pb::AgentState::NotReady,
-        (true, true) => pb::AgentState::Ready,
+    let state = match (agent.connected, agent.draining, agent.not_ready.is_empty()) {
+        (false, _, _) => pb::AgentState::Lost,
+        (true, true, _) => pb::AgentState::Draining,
+        (true, false, false) => pb::AgentState::NotReady,
+        (true, false, true) => pb::AgentState::Ready,
     };
     pb::Agent {
         name: agent.name,
@@ -127,5 +128,10 @@ pub fn agent_to_proto(agent: AgentView) -> pb::Agent {
         version: agent.version,
         last_heard_millis: agent.last_heard_millis,
         labels: agent.labels.into_iter().collect(),
+        address: agent.address,
+        cpus_milli: 0,
+        memory_bytes: 0,
+        attempts: agent.attempts.into_iter().map(attempt_key_to_proto).collect(),
+        warning: agent.warning,
     }
 }

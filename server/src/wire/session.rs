@@ -13,7 +13,10 @@ use crate::{
 };
 use pb::{agent_message::Message as Agent, coordinator_message::Message as Coordinator};
 use piecework_proto::v1 as pb;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 /// Longest name of an agent, its instance, runtime and version; labels have two such texts.
 const WORD_BYTES_MAX: usize = 255;
@@ -30,7 +33,8 @@ const ATTEMPTS_MAX: u32 = SLOTS_MAX + 1024;
 /// Longest reason for not being ready.
 const NOT_READY_BYTES_MAX: usize = 8 * 1024;
 
-/// How an agent introduces itself. Its version of the protocol is the caller's to check.
+/// How an agent introduces itself. Its version of the protocol, and who it is by its certificate, are the caller's to check
+/// and to add.
 ///
 /// # Errors
 /// If something is missing or out of bounds.
@@ -42,26 +46,37 @@ pub fn hello(hello: pb::Hello) -> Result<Hello, WireError> {
         let kind = WireErrorKind::TooMany { max: SLOTS_MAX as usize, got: hello.slots as usize };
         return Err(WireError::new("slots", kind));
     }
-    if hello.labels.len() > LABELS_MAX {
-        return Err(WireError::new(
-            "labels",
-            WireErrorKind::TooMany { max: LABELS_MAX, got: hello.labels.len() },
-        ));
-    }
-    let label =
-        |(name, value): (String, String)| Ok((word("labels", name)?, line("labels", value, WORD_BYTES_MAX)?));
     Ok(Hello {
+        enrolled: None,
+        address: String::new(),
         name: word("name", hello.name)?,
         identity: word("identity", hello.identity)?,
         instance: word("instance", hello.instance)?,
         version: line("version", hello.version, WORD_BYTES_MAX)?,
         slots: hello.slots,
         runtime: line("runtime", hello.runtime, WORD_BYTES_MAX)?,
-        labels: hello.labels.into_iter().map(label).collect::<Result<_, WireError>>()?,
+        labels: labels("labels", hello.labels)?,
         live: attempt_keys("live", hello.live)?,
         unrecorded: attempt_keys("unrecorded", hello.unrecorded)?,
         epoch_seen: hello.coordinator_epoch_seen,
     })
+}
+
+/// Labels of an agent.
+///
+/// # Errors
+/// If there are too many, or one is empty or too long.
+pub fn labels(field: &str, labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
+    if labels.len() > LABELS_MAX {
+        return Err(WireError::new(field, WireErrorKind::TooMany { max: LABELS_MAX, got: labels.len() }));
+    }
+    let label = |(name, value): (String, String)| {
+        if name.is_empty() {
+            return Err(WireError::missing(field));
+        }
+        Ok((line(field, name, WORD_BYTES_MAX)?, line(field, value, WORD_BYTES_MAX)?))
+    };
+    labels.into_iter().map(label).collect()
 }
 
 /// What an agent says in an open session. Whether output that is not inline has arrived is the caller's to check.

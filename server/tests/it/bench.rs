@@ -34,7 +34,7 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn config(data: &Path) -> ServerConfig {
-    ServerConfig { data: data.to_owned(), socket: None, lease: LEASE }
+    ServerConfig { data: data.to_owned(), socket: None, lease: LEASE, listen: None }
 }
 
 pub(crate) async fn channel(socket: &Path) -> Channel {

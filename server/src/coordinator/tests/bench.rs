@@ -65,6 +65,8 @@ pub(super) fn report(attempt: AttemptKey, outcome: Outcome) -> Report {
 
 pub(super) fn hello(name: &str, instance: &str) -> Hello {
     Hello {
+        enrolled: None,
+        address: String::new(),
         name: name.to_owned(),
         identity: format!("data directory of {name}"),
         instance: instance.to_owned(),
@@ -211,5 +213,7 @@ fn words(write: &Write) -> String {
         Write::Return { attempt, .. } => format!("return {attempt}"),
         Write::Readopt { attempt, .. } => format!("readopt {attempt}"),
         Write::Session { name, epoch, .. } => format!("session {name} {}", epoch.0),
+        Write::Drain { agent, draining } => format!("drain {}: {draining}", agent.0),
+        Write::RemoveAgent { agent, .. } => format!("remove {}", agent.0),
     }
 }

@@ -416,8 +416,10 @@ fn a_folded_core_goes_on_where_the_store_stands() {
         identity: "data directory of a".to_owned(),
         instance: "i".to_owned(),
         epoch: SessionEpoch(8),
+        labels: std::collections::BTreeMap::new(),
+        draining: false,
     }];
-    let mut bench = Bench::fold(Snapshot { agents, projects: vec![project] });
+    let mut bench = Bench::fold(Snapshot { agents, agent_max: AgentId(5), projects: vec![project] });
     let mut back = hello("a", "i");
     back.live = vec![task(1, 2).attempt(2)];
     bench.join(1, back, 5, &[]);
@@ -446,7 +448,7 @@ fn a_folded_core_starts_its_jobs_again() {
     (sum.id, sum.state, sum.counts.succeeded, sum.frontier) =
         (ProjectId(3), ProjectState::Reassembling, 1, 1);
     let projects = vec![split(1, Some(Outcome::Exited(0))), split(2, None), sum];
-    let mut bench = Bench::fold(Snapshot { agents: Vec::new(), projects });
+    let mut bench = Bench::fold(Snapshot { agents: Vec::new(), agent_max: AgentId(0), projects });
     assert_eq!(bench.jobs(), [Job::Split(ProjectId(1)), Job::Reassemble(ProjectId(3))]);
     bench.join(1, hello("a", "i"), 5, &[]);
     assert_eq!(bench.wrote(), ["claim 2/split/0#1 for 1"]);

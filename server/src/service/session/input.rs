@@ -1,6 +1,9 @@
 //! The stdin of an attempt, for an agent that asks for it: the ordered output, a text made from the item, or a file.
 
-use super::super::{Context, status};
+use super::{
+    super::{Context, access::Caller, status},
+    is_wanted,
+};
 use crate::{
     domain::{AttemptKey, Phase, Stdin},
     plan::{self, CommandTemplate},
@@ -22,10 +25,15 @@ type Chunks = BoxStream<'static, Result<pb::InputChunk, Status>>;
 
 /// What the attempt reads from `offset` on. An attempt without a stdin reads nothing: an agent that has restarted does not
 /// know which of its attempts have one.
-pub(super) async fn input(context: &Context, attempt: AttemptKey, offset: u64) -> Result<Chunks, Status> {
+pub(super) async fn input(
+    context: &Context,
+    caller: &Caller,
+    attempt: AttemptKey,
+    offset: u64,
+) -> Result<Chunks, Status> {
     let (project, phase) = (attempt.task.project, attempt.task.phase);
     if phase == Phase::Reassemble {
-        wanted(context, attempt).await?;
+        wanted(context, caller, attempt).await?;
         let bytes = context.reassembler.ordered_output(project, offset);
         return Ok(bytes.map(|bytes| bytes.map(chunk).map_err(status::reassemble)).boxed());
     }
@@ -33,13 +41,13 @@ pub(super) async fn input(context: &Context, attempt: AttemptKey, offset: u64) -
     match plan::phase_task(&spec, phase).and_then(|task| task.stdin.as_ref()) {
         None => Ok(stream::empty().boxed()),
         Some(Stdin::File { sha256, .. }) => {
-            wanted(context, attempt).await?;
+            wanted(context, caller, attempt).await?;
             let bytes = context.outputs.read_blob(*sha256).await.map_err(status::output)?;
             let chunks = bytes.map(|bytes| bytes.map(chunk).map_err(status::output));
             Ok(after(chunks, offset).boxed())
         }
         Some(Stdin::Template(_)) => {
-            wanted(context, attempt).await?;
+            wanted(context, caller, attempt).await?;
             let after = match attempt.task.index.checked_sub(1) {
                 Some(before) => (phase, before),
                 None => (Phase::Split, u32::MAX),
@@ -58,8 +66,8 @@ pub(super) async fn input(context: &Context, attempt: AttemptKey, offset: u64) -
     }
 }
 
-async fn wanted(context: &Context, attempt: AttemptKey) -> Result<(), Status> {
-    if context.store.is_current(attempt).await.map_err(status::store)? {
+async fn wanted(context: &Context, caller: &Caller, attempt: AttemptKey) -> Result<(), Status> {
+    if is_wanted(context, caller, attempt).await? {
         return Ok(());
     }
     Err(Status::failed_precondition(format!("attempt {attempt} is not wanted any longer")))

@@ -5,6 +5,7 @@
 //!    └──── then ───▶ incoming.rs: agent ─▶ driver, until either side ends
 //! ```
 
+mod enrol;
 mod incoming;
 mod input;
 mod outgoing;
@@ -12,11 +13,16 @@ mod upload;
 
 use super::{
     Context,
+    access::{Caller, caller_of},
     context::Answer,
     limits::{ACKS_MAX, HELLO_WAIT},
     status,
 };
-use crate::wire::{self, Within};
+use crate::{
+    coordinator::Enrolled,
+    domain::{AttemptKey, ENROLLED},
+    wire::{self, Within},
+};
 use futures_util::StreamExt;
 use piecework_proto::{
     PROTOCOL_VERSION,
@@ -44,6 +50,7 @@ impl AgentSession for AgentSessionService {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = caller_of(&request)?;
         let mut messages = request.into_inner();
         let first = self.context.before(HELLO_WAIT, "Hello", messages.message()).await?;
         let hello = match first.and_then(|first| first.message) {
@@ -51,7 +58,18 @@ impl AgentSession for AgentSessionService {
             _ => return Err(Status::failed_precondition("the first message of a session must be Hello")),
         };
         check_protocol_version(hello.protocol_version)?;
-        let hello = wire::hello(hello).within("hello").map_err(status::wire)?;
+        let mut hello = wire::hello(hello).within("hello").map_err(status::wire)?;
+        if let Caller::Agent { certified, address, .. } = &caller {
+            // Who it is, its certificate says, and nothing else.
+            hello.name.clone_from(&certified.name);
+            ENROLLED.clone_into(&mut hello.identity);
+            hello.address.clone_from(address);
+            hello.enrolled = Some(Enrolled {
+                id: certified.agent,
+                labels: certified.labels.clone(),
+                draining: certified.draining,
+            });
+        }
         let (sender, receiver) = self.context.driver.open_session(hello).await.map_err(status::driver)?;
         let (failure, failed) = oneshot::channel();
         let outgoing = outgoing::Outgoing::new(&self.context, receiver, failed);
@@ -78,12 +96,13 @@ impl AgentSession for AgentSessionService {
     ) -> Result<Response<Self::UploadOutputStream>, Status> {
         let (acks, receiver) = mpsc::channel(ACKS_MAX);
         let context = self.context.clone();
+        let caller = caller_of(&request)?;
         let chunks = request.into_inner();
         self.context.tasks.spawn(async move {
             tokio::select! {
                 () = context.stop.cancelled() => {}
                 () = acks.closed() => {}
-                result = upload::upload(&context, chunks, &acks) => if let Err(status) = result {
+                result = upload::upload(&context, &caller, chunks, &acks) => if let Err(status) = result {
                     // If the agent is gone, nobody wants to know.
                     let _ = acks.send(Err(status)).await;
                 }
@@ -98,9 +117,10 @@ impl AgentSession for AgentSessionService {
         &self,
         request: Request<pb::ReadInputRequest>,
     ) -> Result<Response<Self::ReadInputStream>, Status> {
+        let caller = caller_of(&request)?;
         let pb::ReadInputRequest { attempt, offset } = request.into_inner();
         let attempt = wire::attempt_key(attempt).within("attempt").map_err(status::wire)?;
-        let chunks = input::input(&self.context, attempt, offset).await?;
+        let chunks = input::input(&self.context, &caller, attempt, offset).await?;
         Ok(Response::new(self.context.until_stopped(chunks)))
     }
 
@@ -115,6 +135,25 @@ impl AgentSession for AgentSessionService {
         let chunks = bytes.map(|bytes| bytes.map(|data| pb::InputChunk { data }).map_err(status::output));
         Ok(Response::new(self.context.until_stopped(chunks)))
     }
+
+    async fn enrol(&self, request: Request<pb::EnrolRequest>) -> Result<Response<pb::EnrolResponse>, Status> {
+        let caller = caller_of(&request)?;
+        enrol::enrol(&self.context, &caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
+        let caller = caller_of(&request)?;
+        enrol::renew(&self.context, &caller, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// Whether the attempt's bytes are wanted of this caller, or its to have: an agent has to do with its own attempts alone.
+async fn is_wanted(context: &Context, caller: &Caller, attempt: AttemptKey) -> Result<bool, Status> {
+    let owner = context.store.current_owner(attempt).await.map_err(status::store)?;
+    Ok(match caller {
+        Caller::Agent { certified, .. } => owner == Some(certified.agent),
+        Caller::Owner | Caller::Client { .. } | Caller::Nobody { .. } => owner.is_some(),
+    })
 }
 
 /// Peers one version apart work together.

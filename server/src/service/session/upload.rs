@@ -1,6 +1,9 @@
 //! One output stream of one attempt on its way into the bulk bytes.
 
-use super::super::{Context, status};
+use super::{
+    super::{Context, access::Caller, status},
+    is_wanted,
+};
 use crate::{
     domain::{AttemptKey, OutputStream},
     wire::{self, Within},
@@ -14,12 +17,13 @@ type Acks = mpsc::Sender<Result<pb::OutputAck, Status>>;
 /// Takes chunks until the output is complete, or not wanted any longer.
 pub(super) async fn upload(
     context: &Context,
+    caller: &Caller,
     mut chunks: Streaming<pb::OutputChunk>,
     acks: &Acks,
 ) -> Result<(), Status> {
     let Some(first) = chunks.message().await? else { return Ok(()) };
     let (attempt, stream) = parse_first(first)?;
-    if !context.store.is_current(attempt).await.map_err(status::store)? {
+    if !is_wanted(context, caller, attempt).await? {
         return unwanted(context, attempt, acks).await;
     }
     let mut upload = context.outputs.upload(attempt, stream).await.map_err(status::output)?;
@@ -30,7 +34,7 @@ pub(super) async fn upload(
     while let Some(chunk) = chunks.message().await? {
         if let Some(durable) = upload.write(chunk.offset, chunk.data).await.map_err(status::output)? {
             // Now and then: an attempt whose task has its result would fill the disk for nothing.
-            if !context.store.is_current(attempt).await.map_err(status::store)? {
+            if !is_wanted(context, caller, attempt).await? {
                 drop(upload);
                 return unwanted(context, attempt, acks).await;
             }

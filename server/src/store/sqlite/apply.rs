@@ -61,6 +61,8 @@ impl<'c> Batch<'c> {
             }
             Write::Return { agent, attempt } => self.give_back(*agent, *attempt),
             Write::Readopt { agent, attempt, crashes } => self.readopt(*agent, *attempt, *crashes),
+            Write::Drain { agent, draining } => self.drain(*agent, *draining),
+            Write::RemoveAgent { agent } => self.remove_agent(*agent),
             Write::Session { agent, name, identity, instance, epoch } => {
                 self.session(*agent, name, identity, instance, *epoch)
             }
@@ -250,7 +252,7 @@ impl<'c> Batch<'c> {
     ) -> Result<(), StoreError> {
         let holder: Option<i64> = self
             .connection
-            .prepare_cached("SELECT id FROM agents WHERE name = ?1")?
+            .prepare_cached("SELECT id FROM agents WHERE name = ?1 AND removed_millis IS NULL")?
             .query_row([name], |row| row.get(0))
             .optional()?;
         if holder.is_some_and(|id| id != integer(agent.0)) {
@@ -260,12 +262,30 @@ impl<'c> Batch<'c> {
             .connection
             .prepare_cached(
                 "INSERT INTO agents (id, name, epoch, identity, instance) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, epoch = excluded.epoch,
+                 ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch,
                      identity = excluded.identity, instance = excluded.instance
-                 WHERE excluded.epoch > agents.epoch",
+                 WHERE excluded.epoch > agents.epoch AND excluded.name = agents.name AND agents.removed_millis IS NULL",
             )?
             .execute(params![integer(agent.0), name, integer(epoch.0), identity, instance])?;
-        held(changed, || format!("agent {name:?} already had session epoch {} or a higher one", epoch.0))
+        held(changed, || {
+            format!("agent {name:?} was removed, or already had session epoch {} or a higher one", epoch.0)
+        })
+    }
+
+    fn drain(&self, agent: AgentId, draining: bool) -> Result<(), StoreError> {
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE agents SET draining = ?2 WHERE id = ?1 AND removed_millis IS NULL")?
+            .execute(params![integer(agent.0), draining])?;
+        held(changed, || format!("agent {} is not known", agent.0))
+    }
+
+    fn remove_agent(&self, agent: AgentId) -> Result<(), StoreError> {
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE agents SET removed_millis = ?2 WHERE id = ?1 AND removed_millis IS NULL")?
+            .execute(params![integer(agent.0), self.now_millis])?;
+        held(changed, || format!("agent {} is not known", agent.0))
     }
 
     /// Replaces what a lost lease noted of the same attempt, under a new number in the order of recording, so that

@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use rusqlite::Row;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The state of a submission that is not complete.
 pub(super) const SUBMITTING: i64 = 0;
@@ -18,6 +18,15 @@ pub(super) const FAILED: i64 = 3;
 
 pub(super) fn damaged(what: impl Into<String>) -> StoreError {
     StoreError::Damaged(what.into())
+}
+
+pub(super) fn labels_column(labels: &BTreeMap<String, String>) -> Result<String, StoreError> {
+    serde_json::to_string(labels).map_err(|error| damaged(format!("labels can't be written: {error}")))
+}
+
+pub(super) fn read_labels(row: &Row<'_>, column: usize) -> Result<BTreeMap<String, String>, StoreError> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| damaged(format!("labels can't be read: {error}")))
 }
 
 pub(super) const fn project_state_code(state: ProjectState) -> i64 {

@@ -1,6 +1,7 @@
 //! The embedded store: SQLite in WAL mode, commits with synchronous=FULL, one writer thread doing group commit, and a few
 //! read-only connections for readers.
 
+mod access;
 mod apply;
 mod encoding;
 mod reads;
@@ -17,7 +18,7 @@ use super::{
     AttemptRow, Begun, Committed, ResultRow, Snapshot, Store, StoreError, TaskFilter, TaskRow, Write,
 };
 use crate::domain::{
-    AttemptKey, CoordinatorEpoch, Generation, Item, Output, Phase, Project, ProjectId, TaskKey,
+    AgentId, AttemptKey, CoordinatorEpoch, Generation, Item, Output, Phase, Project, ProjectId, TaskKey,
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
@@ -242,7 +243,7 @@ impl Store for SqliteStore {
         self.read(move |reads| reads.outputs(attempt)).await
     }
 
-    async fn is_current(&self, attempt: AttemptKey) -> Result<bool, StoreError> {
-        self.read(move |reads| reads.is_current(attempt)).await
+    async fn current_owner(&self, attempt: AttemptKey) -> Result<Option<AgentId>, StoreError> {
+        self.read(move |reads| reads.current_owner(attempt)).await
     }
 }

@@ -5,10 +5,10 @@ use super::encoding::{
     read_outcome, read_output, read_spec, read_unsigned, read_usage, task_state, task_state_code,
 };
 use crate::{
-    domain::{AttemptKey, Generation, Output, Phase, Project, ProjectId, TaskCounts, TaskKey},
+    domain::{AgentId, AttemptKey, Generation, Output, Phase, Project, ProjectId, TaskCounts, TaskKey},
     store::{AttemptRow, RESULTS_INLINE_BYTES, ResultRow, StoreError, TaskFilter, TaskRow},
 };
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 
 /// The statement that reads projects. Where an index is named, the planner, which has no statistics, would rather walk over
 /// all tasks or all projects.
@@ -199,28 +199,22 @@ impl<'c> Reads<'c> {
         )
     }
 
-    /// As [`Store::is_current`](crate::store::Store::is_current).
+    /// As [`Store::current_owner`](crate::store::Store::current_owner).
     ///
     /// # Errors
     /// See [`Reads::project`].
-    pub fn is_current(self, attempt: AttemptKey) -> Result<bool, StoreError> {
-        let found = self
-            .connection
-            .prepare_cached(
-                "SELECT 1 FROM tasks JOIN projects p ON p.id = project AND p.state BETWEEN 1 AND 3
-                 WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND tasks.state <= 1",
-            )?
-            .query_row(
-                params![
-                    integer(attempt.task.project.0),
-                    phase_code(attempt.task.phase),
-                    attempt.task.index,
-                    attempt.attempt
-                ],
-                |_| Ok(()),
-            )
-            .optional()?;
-        Ok(found.is_some())
+    pub fn current_owner(self, attempt: AttemptKey) -> Result<Option<AgentId>, StoreError> {
+        self.first(
+            "SELECT tasks.agent FROM tasks JOIN projects p ON p.id = project AND p.state BETWEEN 1 AND 3
+             WHERE project = ?1 AND phase = ?2 AND idx = ?3 AND attempt = ?4 AND tasks.state <= 1",
+            params![
+                integer(attempt.task.project.0),
+                phase_code(attempt.task.phase),
+                attempt.task.index,
+                attempt.attempt
+            ],
+            |row| Ok(AgentId(read_unsigned(row, 0)?)),
+        )
     }
 
     /// As [`Store::result`](crate::store::Store::result).
@@ -235,7 +229,7 @@ impl<'c> Reads<'c> {
         )
     }
 
-    fn first<T>(
+    pub(super) fn first<T>(
         self,
         sql: &str,
         values: impl Params,

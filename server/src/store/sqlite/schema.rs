@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each entry takes a database from the version of its place to the next. Never change one that was released: add one.
-const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS];
+const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS, FLEET];
 
 /// - `projects.state` 0 is a submission that is not complete; readers never see it. Numbers are never reused, because
 ///   bulk bytes are keyed by them.
@@ -120,6 +120,48 @@ CREATE TABLE refusals (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Agents that enrol. Names are unique among those that were not removed; numbers are never reused, as attempts name them.
+///
+/// - `tokens.kind` 1 is for joining, with a pattern of names in `name`; 2 is a client's.
+/// - `certificates.standing` is 0 fresh, 1 current, 2 superseded; `token` says how its agent came to the first one.
+const FLEET: &str = "
+CREATE TABLE agents_new (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    name           TEXT NOT NULL,
+    identity       TEXT NOT NULL,
+    instance       TEXT NOT NULL,
+    epoch          INTEGER NOT NULL,
+    labels         TEXT NOT NULL DEFAULT '{}',
+    draining       INTEGER NOT NULL DEFAULT 0,
+    removed_millis INTEGER
+) STRICT;
+INSERT INTO agents_new (id, name, identity, instance, epoch) SELECT id, name, identity, instance, epoch FROM agents;
+DROP TABLE agents;
+ALTER TABLE agents_new RENAME TO agents;
+CREATE UNIQUE INDEX agents_by_name ON agents (name) WHERE removed_millis IS NULL;
+
+CREATE TABLE tokens (
+    id             BLOB PRIMARY KEY,
+    kind           INTEGER NOT NULL,
+    name           TEXT NOT NULL,
+    secret_sha256  BLOB NOT NULL,
+    labels         TEXT NOT NULL DEFAULT '{}',
+    uses_left      INTEGER NOT NULL DEFAULT 0,
+    created_millis INTEGER NOT NULL,
+    expires_millis INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE certificates (
+    sha256         BLOB PRIMARY KEY,
+    agent          INTEGER NOT NULL,
+    key_sha256     BLOB NOT NULL,
+    token          BLOB,
+    standing       INTEGER NOT NULL,
+    expires_millis INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX certificates_by_agent ON certificates (agent);
+";
+
 /// Brings a database to the version that this program knows, all or nothing.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let known = MIGRATIONS.len() as u32;
@@ -146,11 +188,17 @@ mod tests {
     fn a_database_of_the_first_version_is_brought_up_with_its_rows() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(INITIAL).unwrap();
-        connection.execute_batch("PRAGMA user_version = 1; UPDATE meta SET epoch = 7").unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA user_version = 1; UPDATE meta SET epoch = 7;
+                 INSERT INTO agents VALUES (5, 'build-1', 'i', 'p', 3)",
+            )
+            .unwrap();
         migrate(&mut connection).unwrap();
-        let row = "SELECT epoch, (SELECT count(*) FROM refusals) FROM meta";
-        let found: (u32, u32) = connection.query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!(found, (7, 0));
+        let row = "SELECT m.epoch, (SELECT count(*) FROM refusals), a.id, a.epoch FROM meta m, agents a";
+        let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+        let found: [u32; 4] = connection.query_row(row, [], read).unwrap();
+        assert_eq!(found, [7, 0, 5, 3]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     encoding::{
-        LEASE_LOST, RUNNING, integer, phase, phase_code, project_state, read_outcome, read_spec,
+        LEASE_LOST, RUNNING, integer, phase, phase_code, project_state, read_labels, read_outcome, read_spec,
         read_unsigned,
     },
     reads::Reads,
@@ -12,21 +12,20 @@ use crate::{
     domain::{AgentId, Outcome, Phase, ProjectId, SessionEpoch, TaskCounts, TaskKey},
     store::{ActiveProject, KnownAgent, Noted, OpenTask, Snapshot, StoreError},
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 /// Reads the snapshot; the caller's transaction makes it one moment.
 pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
     let reads = Reads::on(connection);
-    let agents =
-        reads.all("SELECT id, name, epoch, identity, instance FROM agents ORDER BY id", [], |row| {
-            Ok(KnownAgent {
-                id: AgentId(read_unsigned(row, 0)?),
-                name: row.get(1)?,
-                epoch: SessionEpoch(read_unsigned(row, 2)?),
-                identity: row.get(3)?,
-                instance: row.get(4)?,
-            })
-        })?;
+    let agents = reads.all(
+        "SELECT id, name, epoch, identity, instance, labels, draining FROM agents
+         WHERE removed_millis IS NULL ORDER BY id",
+        [],
+        read_agent,
+    )?;
+    let agent_max = connection
+        .prepare_cached("SELECT max(id) FROM agents")?
+        .query_row([], |row| row.get::<_, Option<i64>>(0))?;
     let mut projects = reads.all(
         "SELECT p.id, p.spec, p.state, p.tasks, g.succeeded, g.failed
          FROM projects p INDEXED BY projects_active JOIN progress g ON g.project = p.id
@@ -58,7 +57,20 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
         project.split = single_outcome(reads, project.id, Phase::Split)?;
         project.reassemble = single_outcome(reads, project.id, Phase::Reassemble)?;
     }
-    Ok(Snapshot { agents, projects })
+    Ok(Snapshot { agents, agent_max: AgentId(agent_max.unwrap_or(0).unsigned_abs()), projects })
+}
+
+/// An agent, as in the query of [`load`].
+pub(super) fn read_agent(row: &Row<'_>) -> Result<KnownAgent, StoreError> {
+    Ok(KnownAgent {
+        id: AgentId(read_unsigned(row, 0)?),
+        name: row.get(1)?,
+        epoch: SessionEpoch(read_unsigned(row, 2)?),
+        identity: row.get(3)?,
+        instance: row.get(4)?,
+        labels: read_labels(row, 5)?,
+        draining: row.get(6)?,
+    })
 }
 
 fn open_tasks(reads: Reads<'_>, project: ProjectId) -> Result<Vec<OpenTask>, StoreError> {

@@ -221,7 +221,7 @@ impl Writer {
     }
 
     /// All or nothing, and durable once it has returned well.
-    fn transaction<T>(
+    pub(super) fn transaction<T>(
         &mut self,
         run: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

@@ -34,10 +34,10 @@ fn a_result_is_recorded_once_by_its_agent_for_the_highest_attempt() {
         failures: 1,
         crashes: 1,
     });
-    assert!(!bench.writer.reads().is_current(first).unwrap());
-    assert!(bench.writer.reads().is_current(second).unwrap());
+    assert_eq!(bench.writer.reads().current_owner(first).unwrap(), None);
+    assert_eq!(bench.writer.reads().current_owner(second).unwrap(), Some(AGENT));
     bench.made([record(second, EXITED, b"hello\n")]);
-    assert!(!bench.writer.reads().is_current(second).unwrap());
+    assert_eq!(bench.writer.reads().current_owner(second).unwrap(), None);
     for again in [
         record(second, Outcome::Exited(1), b""),
         requeue(second, Outcome::Exited(1), 1, 1),

@@ -1,0 +1,143 @@
+//! What operators do with agents, and what becomes of an agent that is there twice.
+
+use super::{
+    Coordinator, Effects, Hello, Reply, ReplyId, SessionId,
+    agents::{Agent, Rival},
+};
+use crate::{
+    domain::{AgentId, ENROLLED},
+    store::{KnownAgent, Write},
+};
+use std::time::Duration;
+
+/// The most attempts that are listed with an agent.
+const ATTEMPTS_SHOWN_MAX: usize = 1000;
+
+impl Coordinator {
+    pub(super) fn get_agent(&self, name: &str, reply: ReplyId, now: Duration, fx: &mut Effects) {
+        let agent = self.agents.named(name).and_then(|id| self.agents.get(id));
+        let answer = agent.map_or(Reply::NoAgent, |agent| {
+            let mut view = agent.view(now);
+            view.attempts = agent.held.keys().take(ATTEMPTS_SHOWN_MAX).copied().collect();
+            Reply::Agents(vec![view])
+        });
+        fx.replies.push((reply, answer));
+    }
+
+    /// Drains an agent, or undrains it. What it has not begun is asked back at once.
+    pub(super) fn drain(&mut self, name: &str, draining: bool, reply: ReplyId, fx: &mut Effects) {
+        let Some(id) = self.agents.named(name) else {
+            fx.replies.push((reply, Reply::NoAgent));
+            return;
+        };
+        let asked = self.agents.update(id, |agent| {
+            agent.draining = draining;
+            if draining { agent.recall_all() } else { Vec::new() }
+        });
+        self.outgoing_to(id, |out| out.recall.extend(asked.unwrap_or_default()));
+        fx.writes.push(Write::Drain { agent: id, draining });
+        fx.replies.push((reply, Reply::Done));
+    }
+
+    /// Removes an agent. What it holds is lost as if its lease had ended, and runs elsewhere.
+    pub(super) fn remove_agent(&mut self, name: &str, force: bool, reply: ReplyId, fx: &mut Effects) {
+        let Some((id, agent)) = self.agents.named(name).and_then(|id| Some((id, self.agents.get(id)?)))
+        else {
+            fx.replies.push((reply, Reply::NoAgent));
+            return;
+        };
+        let held: Vec<_> = agent.held.keys().copied().collect();
+        if !held.is_empty() && !force {
+            fx.replies.push((reply, Reply::Holds(u32::try_from(held.len()).unwrap_or(u32::MAX))));
+            return;
+        }
+        if let Some(session) = agent.session.as_ref().map(|session| session.id) {
+            fx.closes.push((session, "an operator has removed this agent".to_owned()));
+            self.session_closed(session, fx);
+        }
+        self.lose_all(id, fx);
+        self.agents.remove(id);
+        fx.writes.push(Write::RemoveAgent { agent: id });
+        fx.replies.push((reply, Reply::Done));
+    }
+
+    pub(super) fn enrolled(&mut self, known: KnownAgent, now: Duration) {
+        if self.agents.get(known.id).is_none() && self.agents.named(&known.name).is_none() {
+            self.agents.add(known.id, Agent::known(known, now));
+        }
+    }
+
+    pub(super) fn old_certificate(&mut self, id: AgentId, address: &str, fx: &mut Effects) {
+        let warning = format!(
+            "an old certificate of it was shown from {address}: is there a copy of its data directory? If this is not \
+             you, remove the agent and let it join anew"
+        );
+        self.warn(id, warning, fx);
+    }
+
+    fn warn(&mut self, id: AgentId, warning: String, fx: &mut Effects) {
+        self.agents.update(id, |agent| {
+            if agent.warning != warning {
+                fx.warnings.push(format!("agent {}: {warning}", agent.name));
+                agent.warning = warning;
+            }
+        });
+    }
+
+    /// Why this Hello can't open a session, if it can't.
+    pub(super) fn refusal(&mut self, id: AgentId, hello: &Hello, now: Duration) -> Option<String> {
+        let alive = self.limits.alive();
+        let agent = self.agents.get(id)?;
+        let named_so = || format!("another agent is named {}: give this one another --name", hello.name);
+        // An agent that has enrolled is known by its certificate alone.
+        if hello.enrolled.is_none() && agent.about.identity == ENROLLED {
+            return Some(named_so());
+        }
+        // A restarted process may be faster than the news of its old stream's end. Another agent of the same name is refused
+        // as long as this one may come back to what it holds.
+        let leased = !agent.held.is_empty() && now.saturating_sub(agent.heard) <= self.limits.lease;
+        if (agent.session.is_some() || leased) && agent.about.identity != hello.identity {
+            return Some(named_so());
+        }
+        // Two processes with one identity: the one that is connected stays, for as long as it is alive.
+        let is_rival = agent.session.is_some()
+            && agent.about.instance != hello.instance
+            && now.saturating_sub(agent.heard) <= alive;
+        if !is_rival {
+            return None;
+        }
+        let from = if agent.about.address.is_empty() { "this host" } else { &agent.about.address };
+        let why = format!("another process of agent {} is connected, from {from}", hello.name);
+        let address = hello.address.clone();
+        self.agents.update(id, |agent| agent.rival = Some(Rival { called: now, address }));
+        Some(why)
+    }
+
+    /// An agent was heard after another process had said it is this agent: there are two.
+    pub(super) fn is_alive_beside_rival(&mut self, id: AgentId, now: Duration, fx: &mut Effects) {
+        let heartbeat = self.limits.alive() / 2;
+        let Some(rival) = self.agents.get(id).and_then(|agent| agent.rival.as_ref()) else { return };
+        // What was on its way when the other one called says nothing.
+        if now.saturating_sub(rival.called) < heartbeat {
+            return;
+        }
+        let from = if rival.address.is_empty() { "this host" } else { &rival.address };
+        let warning = format!(
+            "a second process with its identity calls from {from}: is there a copy of its data directory? It is refused"
+        );
+        self.warn(id, warning, fx);
+        self.agents.update(id, |agent| agent.rival = None);
+    }
+
+    /// A session was opened. What was said against the one before is forgotten.
+    pub(super) fn log_in(&mut self, id: AgentId, session: SessionId, fx: &mut Effects) {
+        let old = self.agents.update(id, |agent| {
+            agent.rival = None;
+            agent.session.as_ref().map(|old| old.id)
+        });
+        if let Some(old) = old.flatten().filter(|&old| old != session) {
+            self.outgoing.remove(&old);
+            fx.closes.push((old, "replaced by a newer session of the same agent".to_owned()));
+        }
+    }
+}
