@@ -3,8 +3,9 @@
 use crate::{host::AgentHost, world::LEASE};
 use piecework_server::{
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, Network, Outcome, OutcomeClass,
-        Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
+        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, LeaseLossPolicy, Network,
+        Outcome, OutcomeClass, Phase, Placement, ProjectId, ProjectSpec, ProjectState, Reassemble, Resources,
+        RetryOn, TaskKey, TaskSpec,
     },
     store::{Write, sqlite::Writer},
 };
@@ -48,6 +49,7 @@ impl ProjectPlan {
             network: Network::None,
             isolation: Isolation::Sealed,
             stdin: None,
+            requires: BTreeMap::new(),
             output_bytes_max: None,
         };
         Arc::new(ProjectSpec {
@@ -62,6 +64,9 @@ impl ProjectPlan {
             task,
             on_failure: FailurePolicy::Continue,
             weight: 1,
+            max_parallel: None,
+            placement: Placement::Spread,
+            on_lease_loss: LeaseLossPolicy::Rerun,
         })
     }
 

@@ -50,6 +50,14 @@ pub enum Planted {
     MessageGapIgnored,
     /// A recalled attempt is taken for handed back at once.
     RecallTakenForReturned,
+    /// Agents get attempts whatever their labels are.
+    LabelsIgnored,
+    /// Agents get attempts whatever their processors and memory are.
+    CapacityIgnored,
+    /// No agent is kept free for what needs much.
+    ReservationForgotten,
+    /// A project may have any number of attempts at a time.
+    ParallelIgnored,
 }
 
 impl Limits {

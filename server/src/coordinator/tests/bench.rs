@@ -7,9 +7,9 @@ use crate::{
         ToAgent,
     },
     domain::{
-        AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource, Network,
-        Outcome, Output, Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn,
-        TaskKey, TaskSpec, Usage,
+        AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource,
+        LeaseLossPolicy, Network, Outcome, Output, Phase, Placement, ProjectId, ProjectSpec, ProjectState,
+        Reassemble, Report, Resources, RetryOn, TaskKey, TaskSpec, Usage,
     },
     driver::turn,
     store::{ActiveProject, Snapshot, Write},
@@ -38,6 +38,7 @@ pub(super) fn task_spec() -> TaskSpec {
         network: Network::None,
         isolation: Isolation::Sealed,
         stdin: None,
+        requires: BTreeMap::new(),
         output_bytes_max: None,
     }
 }
@@ -51,6 +52,9 @@ pub(super) fn spec() -> ProjectSpec {
         reassemble: Reassemble::BuiltIn(BuiltIn::Concat),
         on_failure: FailurePolicy::Continue,
         weight: 1,
+        max_parallel: None,
+        placement: Placement::Spread,
+        on_lease_loss: LeaseLossPolicy::Rerun,
     }
 }
 
@@ -74,6 +78,8 @@ pub(super) fn hello(name: &str, instance: &str) -> Hello {
         slots: 2,
         runtime: "scripted".to_owned(),
         labels: BTreeMap::new(),
+        cpus_milli: None,
+        memory_bytes: None,
         live: Vec::new(),
         unrecorded: Vec::new(),
         epoch_seen: 0,
