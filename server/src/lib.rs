@@ -18,3 +18,4 @@ pub mod watch;
 pub mod wire;
 
 pub use boot::{LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError};
+pub use tls::{AGENT_LIFE_DEFAULT, CertificateFiles};
