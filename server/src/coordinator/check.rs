@@ -21,6 +21,7 @@ impl Coordinator {
             .collect();
         assert_eq!(held, running, "what agents hold and what projects have running");
         self.share.check();
+        self.check_reservations();
         let mut published = BTreeMap::new();
         for project in self.projects.values() {
             let class = project.kind().class;

@@ -1,7 +1,7 @@
 //! Endings: what becomes of a task when an attempt at it ended, was lost, or was handed back.
 
 use super::{
-    Coordinator, Effects,
+    Coordinator, Effects, Planted,
     project::{Open, OpenState},
 };
 use crate::{
@@ -45,7 +45,8 @@ impl Coordinator {
         let (now, wall) = (self.now, report.usage.wall_micros);
         self.update_project(task.project, |project| project.account.ended(wall, now));
         let Some(project) = self.projects.get(&task.project) else { return };
-        let stops = project.spec.on_lease_loss == LeaseLossPolicy::Stop;
+        let stops = project.spec.on_lease_loss == LeaseLossPolicy::Stop
+            && !self.limits.has(Planted::LeaseStopIgnored);
         let spec = project.task_spec(task.phase);
         let again = match report.outcome.class() {
             OutcomeClass::TaskFailure if spec.retries_on(&report.outcome) && open.failures < spec.retries => {

@@ -3,13 +3,14 @@
 
 use super::{
     Coordinator, Planted,
+    agent::Agent,
     seats::{ClassId, Starved},
 };
 use crate::domain::AgentId;
 use std::{cmp::Reverse, time::Duration};
 
-/// How long a class waits while others begin, before an agent is kept free for it. Looked at with each tick.
-pub(super) const RESERVE_AFTER: Duration = Duration::from_secs(10);
+/// Ticks come at least so often.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     /// Looks at what waits, and keeps agents free for it, at most half of them (rounded up) at a time.
@@ -40,7 +41,8 @@ impl Coordinator {
         for id in self.agents.class_ids() {
             let Some(class) = self.agents.class(id) else { continue };
             let Some(Starved { since, assigned }) = class.starved else { continue };
-            let is_starved = self.now.saturating_sub(since) >= RESERVE_AFTER && self.assigned > assigned;
+            let is_starved =
+                self.now.saturating_sub(since) >= self.limits.reserve_after && self.assigned > assigned;
             if left == 0 || class.reserved.is_some() || !is_starved || !self.waits_for_much(id) {
                 continue;
             }
@@ -77,6 +79,27 @@ impl Coordinator {
             && agent.wants() > 0
             && class.asks.matches(&agent.about.labels)
             && agent.standing().levels.could_run(class.asks.need)
+    }
+
+    /// Panics if too many agents are kept free, or something is starved for long that one could be kept free for.
+    pub(super) fn check_reservations(&self) {
+        let kept = self.agents.iter().filter(|(_, agent)| agent.reserved.is_some()).count();
+        let known = self.agents.iter().count();
+        assert!(kept <= known.div_ceil(2), "{kept} of {known} agents are kept free");
+        for id in self.agents.class_ids() {
+            let Some(class) = self.agents.class(id) else { continue };
+            let Some(Starved { since, assigned }) = class.starved else { continue };
+            let could = |&(agent, state): &(AgentId, &Agent)| {
+                state.reserved.is_none() && self.can_keep_free(agent, id)
+            };
+            let serving = self.agents.iter().filter(|(_, agent)| agent.serves()).count();
+            let is_overdue = self.now.saturating_sub(since) > self.limits.reserve_after + OVERDUE;
+            let is_starved = is_overdue && class.reserved.is_none() && self.assigned > assigned;
+            assert!(
+                !is_starved || kept >= serving.div_ceil(2) || !self.agents.iter().any(|agent| could(&agent)),
+                "{id:?} is starved, and no agent is kept free for it"
+            );
+        }
     }
 
     /// An attempt of this class has a seat with this agent.
