@@ -52,7 +52,7 @@ use agents::Agents;
 use capacity::Need;
 use project::{Active, Kinds, Next, Open};
 use seats::Requirement;
-use share::Share;
+use share::{Share, Tag};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The core.
@@ -255,13 +255,14 @@ impl Coordinator {
 
     /// Changes a project, and keeps what is counted over all of them true, and the fair order.
     fn update_project<T>(&mut self, id: ProjectId, change: impl FnOnce(&mut Active) -> T) -> Option<T> {
+        let next = if self.share.place(id).is_none() { Some(self.next_tag()) } else { None };
         let project = self.projects.get_mut(&id)?;
         let (class_before, before) = (project.kind().class, project.published());
         let out = change(project);
         let (class, after) = (project.kind().class, project.published());
         if project.is_hungry() {
-            if self.share.place(id).is_none() {
-                project.come(self.share.next());
+            if let Some(next) = next {
+                project.account.come(next);
             }
             self.share.put(id, class, project.tag());
         } else {
@@ -272,6 +273,12 @@ impl Coordinator {
             self.count_published_of(class, after, false);
         }
         Some(out)
+    }
+
+    /// What those whose turn is next have had, but for what they have out: a newcomer begins with the same.
+    fn next_tag(&self) -> Tag {
+        let heads = self.share.heads().filter_map(|(_, _, project)| self.projects.get(&project));
+        heads.map(|project| project.account.tag(0)).min().unwrap_or(self.share.reached())
     }
 
     fn count_published_of(&mut self, class: seats::ClassId, tasks: u32, are_gone: bool) {

@@ -104,7 +104,15 @@ pub(super) enum OpenState {
     Running,
 }
 
+/// How many tasks that have failed on a shunned agent are passed over to find one that has not.
+const SHUNNED_TASKS_MAX: usize = 64;
+
 impl Open {
+    /// Where its last attempt has failed.
+    pub(super) fn failed_on(&self) -> Option<AgentId> {
+        self.last.filter(|_| self.noted == Noted::Ending).map(|(_, agent)| agent)
+    }
+
     /// Without the crash that was charged for a lost lease, if `last` turns up after all.
     pub(super) fn without_lost_lease(self) -> Self {
         match self.noted {
@@ -281,12 +289,6 @@ impl Active {
         self.account.tag(self.out())
     }
 
-    /// It comes back into the fair order, where the next one has this tag.
-    pub(super) fn come(&mut self, next: Tag) {
-        let out = self.out();
-        self.account.come(next, out);
-    }
-
     /// It need not make up for more than this.
     pub(super) fn lift(&mut self, tag: Tag) {
         let out = self.out();
@@ -341,9 +343,18 @@ impl Active {
         self.state == ProjectState::Running && self.frontier < self.total
     }
 
-    /// The next task to publish, which from now on waits in TODO under this number.
-    pub(super) fn publish(&mut self, number: u64) -> Option<TaskKey> {
-        let (phase, index) = if let Some(&first) = self.ready.first() {
+    /// Where the next task to publish has failed, if it has.
+    pub(super) fn failed_on(&self) -> Option<AgentId> {
+        self.open.get(self.ready.first()?)?.failed_on()
+    }
+
+    /// The next task to publish, which from now on waits in TODO under this number. What has failed on the shunned agent
+    /// goes behind what has not.
+    pub(super) fn publish(&mut self, number: u64, shunned: Option<AgentId>) -> Option<TaskKey> {
+        let failed_there = |key| shunned.is_some() && self.open.get(key).and_then(Open::failed_on) == shunned;
+        let first = self.ready.iter().take(SHUNNED_TASKS_MAX).find(|key| !failed_there(*key));
+        let first = first.or_else(|| if self.has_untouched() { None } else { self.ready.first() });
+        let (phase, index) = if let Some(&first) = first {
             first
         } else if self.has_untouched() {
             let index = self.frontier;

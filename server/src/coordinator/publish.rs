@@ -6,7 +6,7 @@ use super::{
     seats::ClassId,
 };
 use crate::{
-    domain::{AgentId, AttemptKey},
+    domain::{AgentId, AttemptKey, ProjectId},
     store::{Noted, Write},
 };
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -28,15 +28,16 @@ impl Coordinator {
         let mut heads: BinaryHeap<_> =
             heads.map(|(class, tag, project)| Reverse((tag, project, class))).collect();
         while self.published < window {
-            let Some(Reverse((tag, id, class))) = heads.pop() else { break };
+            let Some(Reverse((_, id, class))) = heads.pop() else { break };
             let number = self.dispatch + 1;
+            let shunned = self.shunned(id, class);
             let published = self.update_project(id, |project| {
                 project.lift(floor);
-                project.publish(number)
+                Some((project.publish(number, shunned)?, project.account.tag(0)))
             });
-            if let Some(task) = published.flatten() {
+            if let Some((task, tag)) = published.flatten() {
                 self.dispatch = number;
-                self.share.reach(tag.max(floor));
+                self.share.reach(tag);
                 fx.publish.push(Dispatch { task, number });
             }
             if let Some((tag, project)) = self.share.head(class)
@@ -45,6 +46,16 @@ impl Coordinator {
                 heads.push(Reverse((tag, project, class)));
             }
         }
+    }
+
+    /// The agent on which the project's next task has failed, if no other has a seat now, but another could have one later. So
+    /// a bad host gets other tasks, and shows that it is one.
+    fn shunned(&self, id: ProjectId, class: ClassId) -> Option<AgentId> {
+        let agent = self.projects.get(&id)?.failed_on()?;
+        let is_sole = self.agents.class(class)?.sole() == Some(agent);
+        let another =
+            || self.agents.iter().any(|(other, _)| other != agent && self.could_run_on(other, class));
+        (is_sole && another()).then_some(agent)
     }
 
     /// Whether more tasks of a class may be published.
@@ -68,7 +79,7 @@ impl Coordinator {
         let stored_item = project.has_stored_items(task.phase);
         let class = project.kind_of(task.phase).class;
         // Where it has failed it goes only if there is no other.
-        let avoid = open.last.filter(|_| open.noted == Noted::Ending).map(|(_, agent)| agent);
+        let avoid = open.failed_on();
         // An attempt that was taken for lost may have come back meanwhile.
         let may_run = project.with_agents() < project.parallel_max;
         let agent = self.agents.pick(class, project.spec.placement, avoid).filter(|_| may_run);

@@ -3,14 +3,10 @@
 
 use super::{
     Coordinator, Planted,
-    agent::Agent,
     seats::{ClassId, Starved},
 };
 use crate::domain::AgentId;
-use std::{cmp::Reverse, time::Duration};
-
-/// Ticks come at least so often.
-const OVERDUE: Duration = Duration::from_secs(1);
+use std::cmp::Reverse;
 
 impl Coordinator {
     /// Looks at what waits, and keeps agents free for it, at most half of them (rounded up) at a time.
@@ -22,16 +18,15 @@ impl Coordinator {
             let assigned = self.assigned;
             let now = self.now;
             let Some(class) = self.agents.class_mut(id) else { continue };
-            let since = if waits || class.reserved.is_some() {
-                Some(*class.starved.get_or_insert(Starved { since: now, assigned }))
+            if waits || class.reserved.is_some() {
+                class.starved.get_or_insert(Starved { since: now, assigned, passed_over: 0 });
             } else {
-                None
-            };
-            class.starved = since;
+                class.starved = None;
+            }
             let reserved = class.reserved;
             if let Some(agent) = reserved {
                 // It may be gone, or nobody wants it any more.
-                if left == 0 || self.share.head(id).is_none() || !self.can_keep_free(agent, id) {
+                if left == 0 || self.share.head(id).is_none() || !self.could_run_on(agent, id) {
                     self.agents.unreserve(agent);
                 } else {
                     left -= 1;
@@ -40,25 +35,33 @@ impl Coordinator {
         }
         for id in self.agents.class_ids() {
             let Some(class) = self.agents.class(id) else { continue };
-            let Some(Starved { since, assigned }) = class.starved else { continue };
+            let Some(Starved { since, assigned, .. }) = class.starved else { continue };
             let is_starved =
                 self.now.saturating_sub(since) >= self.limits.reserve_after && self.assigned > assigned;
             if left == 0 || class.reserved.is_some() || !is_starved || !self.waits_for_much(id) {
                 continue;
             }
-            if self.limits.has(Planted::ReservationForgotten) {
-                continue;
-            }
-            let fitting = self.agents.iter().filter(|&(agent, _)| self.can_keep_free(agent, id));
+            let fitting = self.agents.iter().filter(|&(agent, _)| self.could_run_on(agent, id));
             let emptiest = fitting
                 .filter(|(_, agent)| agent.reserved.is_none())
                 .max_by_key(|(agent, state)| (state.standing().free_share(), Reverse(*agent)));
             let Some((agent, _)) = emptiest else { continue };
+            self.passed_over(id, |count| count + 1);
+            if self.limits.has(Planted::ReservationForgotten) {
+                continue;
+            }
             left -= 1;
             self.agents.reserve(agent, id);
+            self.passed_over(id, |_| 0);
             // What waits in its backlog need not begin there.
             let asked = self.agents.update(agent, |agent| agent.recall_newest(|_| true));
             self.outgoing_to(agent, |out| out.recall.extend(asked.unwrap_or_default()));
+        }
+    }
+
+    fn passed_over(&mut self, id: ClassId, count: impl FnOnce(u32) -> u32) {
+        if let Some(starved) = self.agents.class_mut(id).and_then(|class| class.starved.as_mut()) {
+            starved.passed_over = count(starved.passed_over);
         }
     }
 
@@ -71,7 +74,7 @@ impl Coordinator {
     }
 
     /// Whether the agent could run attempts of this class if it held nothing else.
-    pub(super) fn can_keep_free(&self, agent: AgentId, class: ClassId) -> bool {
+    pub(super) fn could_run_on(&self, agent: AgentId, class: ClassId) -> bool {
         let (Some(agent), Some(class)) = (self.agents.get(agent), self.agents.class(class)) else {
             return false;
         };
@@ -87,18 +90,9 @@ impl Coordinator {
         let known = self.agents.iter().count();
         assert!(kept <= known.div_ceil(2), "{kept} of {known} agents are kept free");
         for id in self.agents.class_ids() {
-            let Some(class) = self.agents.class(id) else { continue };
-            let Some(Starved { since, assigned }) = class.starved else { continue };
-            let could = |&(agent, state): &(AgentId, &Agent)| {
-                state.reserved.is_none() && self.can_keep_free(agent, id)
-            };
-            let serving = self.agents.iter().filter(|(_, agent)| agent.serves()).count();
-            let is_overdue = self.now.saturating_sub(since) > self.limits.reserve_after + OVERDUE;
-            let is_starved = is_overdue && class.reserved.is_none() && self.assigned > assigned;
-            assert!(
-                !is_starved || kept >= serving.div_ceil(2) || !self.agents.iter().any(|agent| could(&agent)),
-                "{id:?} is starved, and no agent is kept free for it"
-            );
+            let starved = self.agents.class(id).and_then(|class| class.starved);
+            let passed_over = starved.map_or(0, |starved| starved.passed_over);
+            assert_eq!(passed_over, 0, "{id:?} is starved, and an agent could be kept free for it");
         }
     }
 

@@ -89,6 +89,8 @@ pub(super) struct Starved {
     pub(super) since: Duration,
     /// How many attempts had been assigned by then.
     pub(super) assigned: u64,
+    /// How often an agent could have been kept free for it, and was not.
+    pub(super) passed_over: u32,
 }
 
 /// One class.
@@ -144,6 +146,12 @@ impl Class {
     /// How many of those would run at once.
     pub(super) fn at_once(&self) -> u64 {
         self.at_once
+    }
+
+    /// The one agent with a seat, if there are no more.
+    pub(super) fn sole(&self) -> Option<AgentId> {
+        let mut fits = self.fits.iter();
+        fits.next().filter(|_| fits.next().is_none()).map(|&(_, _, agent)| agent)
     }
 
     /// The best agent with a seat; `avoid` only if there is no other.

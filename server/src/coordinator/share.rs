@@ -3,8 +3,8 @@
 //!
 //! A project's tag is the slot time that its ended attempts took, and an estimate for each that is out, by its weight. So
 //! many short tasks and few long ones have the same share, and within one turn projects alternate. The estimate follows what
-//! ends, and grows while nothing does. Who comes, or comes back, starts at the tag of who is next; what it had before counts
-//! no more than [`MEMORY`].
+//! ends, and grows while nothing does. Who comes, or comes back, is taken to have had what the next one has had, beside what
+//! each has out now; what it had before counts no more than [`MEMORY`].
 
 use super::seats::ClassId;
 use crate::domain::ProjectId;
@@ -72,10 +72,10 @@ impl Account {
         time.saturating_mul(PARTS) / self.weight
     }
 
-    /// It comes, or comes back, while the next one has this tag.
-    pub(super) fn come(&mut self, next: Tag, out: u32) {
-        let tag = self.tag(out).clamp(next, next.saturating_add(memory()));
-        self.base = tag.saturating_sub(self.had(out));
+    /// It comes, or comes back, while the next one has this tag, but for what that has out.
+    pub(super) fn come(&mut self, next: Tag) {
+        let tag = self.tag(0).clamp(next, next.saturating_add(memory()));
+        self.base = tag.saturating_sub(self.had(0));
     }
 
     /// Its tag is no less than this.
@@ -110,7 +110,7 @@ impl Account {
 pub(super) struct Share {
     lines: BTreeMap<ClassId, BTreeSet<(Tag, ProjectId)>>,
     places: BTreeMap<ProjectId, (ClassId, Tag)>,
-    /// The highest tag of a project whose turn came.
+    /// The highest tag of a project whose turn came, but for what it had out.
     reached: Tag,
 }
 
@@ -155,9 +155,9 @@ impl Share {
             .filter_map(|(&class, line)| line.first().map(|&(tag, project)| (class, tag, project)))
     }
 
-    /// The tag at which a newcomer begins.
-    pub(super) fn next(&self) -> Tag {
-        self.heads().map(|(_, tag, _)| tag).min().unwrap_or(self.reached)
+    /// The tag at which a newcomer begins if nobody else waits.
+    pub(super) fn reached(&self) -> Tag {
+        self.reached
     }
 
     /// A project with this tag publishes something.
@@ -229,11 +229,12 @@ mod tests {
     #[test]
     fn who_comes_late_starts_with_the_others_and_not_before_them() {
         let mut late = Account::new(1);
-        late.come(5_000_000, 0);
+        late.come(5_000_000);
         assert_eq!(late.tag(0), 5_000_000);
+        assert!(late.tag(1) > 5_000_000, "what it has out counts beside");
         let mut early = Account::new(1);
         early.ended(3_600_000_000, Duration::ZERO);
-        early.come(5_000_000, 0);
+        early.come(5_000_000);
         assert_eq!(early.tag(0), 5_000_000 + memory());
     }
 
