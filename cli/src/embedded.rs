@@ -50,7 +50,7 @@ mod with {
     use super::{Context, EmbeddedConfig, RuntimeArg};
     use crate::{error::CliError, exit_code, output::LogWriter};
     use piecework_agent::{Agent, AgentConfig, RuntimeChoice, runtime::RuntimeKind};
-    use piecework_server::{LEASE_DEFAULT, Server, ServerConfig, StartError};
+    use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, Server, ServerConfig, StartError};
     use std::{collections::BTreeMap, path::Path, sync::Arc};
     use tracing_subscriber::EnvFilter;
 
@@ -69,7 +69,13 @@ mod with {
         ) -> Result<Option<Self>, CliError> {
             let EmbeddedConfig { data, socket, name, args, log } = config;
             log_to_stderr(context, log);
-            let server = ServerConfig { data: data.clone(), socket, lease: LEASE_DEFAULT, listen: None };
+            let server = ServerConfig {
+                data: data.clone(),
+                socket,
+                lease: LEASE_DEFAULT,
+                crashes_max: CRASHES_MAX_DEFAULT,
+                listen: None,
+            };
             let server = match Server::start(server).await {
                 Ok(server) => server,
                 Err(StartError::Locked(_)) => return Ok(None),

@@ -17,4 +17,6 @@ pub mod tls;
 pub mod watch;
 pub mod wire;
 
-pub use boot::{LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError};
+pub use boot::{
+    CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError,
+};
