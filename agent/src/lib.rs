@@ -3,6 +3,7 @@
 pub mod attempt;
 mod blocking;
 pub mod boot;
+pub mod credentials;
 pub mod domain;
 pub mod images;
 pub mod init_link;
@@ -14,4 +15,4 @@ pub mod supervisor;
 pub mod sweep;
 pub mod wire;
 
-pub use boot::{Agent, AgentConfig, RuntimeChoice, StartError};
+pub use boot::{Agent, AgentConfig, Failure, RuntimeChoice, StartError};

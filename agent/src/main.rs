@@ -1,14 +1,16 @@
 //! The binary `piecework-agent`: an agent of its own on one host.
 //!
 //! Exit codes: 0 after a stop by SIGTERM or SIGINT, 1 if the agent could not start or could not go on, 2 for wrong
-//! arguments, 130 after a second signal, which ends it at once.
+//! arguments, 4 if the coordinator has removed it, 130 after a second signal, which ends it at once.
 
 use clap::{Parser, ValueEnum};
-use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
+use piecework_agent::{Agent, AgentConfig, Failure, RuntimeChoice};
+use piecework_proto::{address::Address, token::Token};
 use std::{
     collections::BTreeMap,
+    fs,
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,6 +18,9 @@ use tracing_subscriber::EnvFilter;
 
 /// The agent could not start, or could not go on.
 const EXIT_FAILED: u8 = 1;
+
+/// The coordinator has removed this agent: starting it again is of no use.
+const EXIT_REMOVED: u8 = 4;
 
 /// A second signal came during the stop.
 const EXIT_HURRIED: u8 = 130;
@@ -27,10 +32,18 @@ struct Args {
     /// Directory for the outbox and for sockets of workers; made if it is missing
     #[arg(long, env = "PIECEWORK_AGENT_DATA", value_name = "DIR")]
     data: PathBuf,
-    /// Socket of the coordinator
-    #[arg(long, env = "PIECEWORK_SERVER", value_name = "SOCKET")]
-    server: PathBuf,
-    /// Name of this agent; without it the host's
+    /// Where the coordinator is: https://HOST:PORT, or the path of its socket
+    #[arg(long, env = "PIECEWORK_SERVER", value_name = "ADDRESS")]
+    server: Address,
+    /// A token from `piecework agents join-token`, to join with over TCP; not needed any more once the agent has joined
+    ///
+    /// Better given in the environment or in a file: other users of this host can see a program's arguments.
+    #[arg(long, env = "PIECEWORK_JOIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    join: Option<String>,
+    /// A file with such a token
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    join_file: Option<PathBuf>,
+    /// Name of this agent; without it the host's. It is the name that it joins under, and stays
     #[arg(long, env = "PIECEWORK_AGENT_NAME")]
     name: Option<String>,
     /// How many tasks run at a time; without it one for each processor
@@ -66,10 +79,18 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 impl Args {
-    fn into_config(self) -> AgentConfig {
-        AgentConfig {
+    fn into_config(self) -> Result<AgentConfig, String> {
+        let join = match self.join_file {
+            Some(path) => Some(token_in(&path)?),
+            // Not by clap, which repeats what it can't read.
+            None => {
+                self.join.map(|text| text.parse().map_err(|error| format!("--join: {error}"))).transpose()?
+            }
+        };
+        Ok(AgentConfig {
             data: self.data,
             server: self.server,
+            join,
             name: self.name,
             slots: self.slots,
             runtime: match self.runtime {
@@ -78,8 +99,13 @@ impl Args {
                 RuntimeArg::Process => RuntimeChoice::Process,
             },
             labels: self.labels.into_iter().collect::<BTreeMap<_, _>>(),
-        }
+        })
     }
+}
+
+fn token_in(path: &Path) -> Result<Token, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("can't read {}: {error}", path.display()))?;
+    text.parse().map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[tokio::main]
@@ -101,7 +127,19 @@ async fn main() -> ExitCode {
             return ExitCode::from(EXIT_FAILED);
         }
     };
-    let agent = match Agent::start(args.into_config()).await {
+    let config = match args.into_config() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let started = tokio::select! {
+        started = Agent::start(config) => started,
+        // It has begun nothing yet.
+        () = signals.next() => return ExitCode::SUCCESS,
+    };
+    let agent = match started {
         Ok(agent) => agent,
         Err(error) => {
             tracing::error!("{error}");
@@ -112,16 +150,19 @@ async fn main() -> ExitCode {
         tracing::warn!("no Docker, so tasks run as plain processes: {why}");
     }
     tracing::info!(runtime = ?agent.runtime(), "the agent runs");
-    tokio::select! {
-        () = signals.next() => {}
+    let code = tokio::select! {
+        () = signals.next() => ExitCode::SUCCESS,
         why = agent.failed() => {
             tracing::error!("{why}");
-            return ExitCode::from(EXIT_FAILED);
+            match why {
+                Failure::Removed(..) => ExitCode::from(EXIT_REMOVED),
+                Failure::Broken => return ExitCode::from(EXIT_FAILED),
+            }
         }
-    }
+    };
     tracing::info!("stopping: what runs is killed and handed back; a second signal ends the agent at once");
     tokio::select! {
-        () = agent.shutdown() => ExitCode::SUCCESS,
+        () = agent.shutdown() => code,
         () = signals.next() => ExitCode::from(EXIT_HURRIED),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{commands::Command, output::Format};
 use clap::Parser;
+use piecework_proto::address::Address;
 use std::path::PathBuf;
 
 /// Code on demand for your own Docker hosts: runs one command over many items, in containers, and gives the results back
@@ -19,9 +20,12 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
-    /// The coordinator's socket. Without it: `piecework.sock` in the data directory.
-    #[arg(long, global = true, env = "PIECEWORK_SERVER", value_name = "PATH", hide_env_values = true)]
-    pub(crate) server: Option<PathBuf>,
+    /// The coordinator: the path of its socket, or https://HOST:PORT. Without it: `piecework.sock` in the data directory.
+    #[arg(long, global = true, env = "PIECEWORK_SERVER", value_name = "ADDRESS", hide_env_values = true)]
+    pub(crate) server: Option<Address>,
+    /// A file with the token for a coordinator at https://HOST:PORT. Without it: the variable PIECEWORK_TOKEN has the token.
+    #[arg(long, global = true, env = "PIECEWORK_TOKEN_FILE", value_name = "FILE", hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
     /// The data directory of the coordinator on this machine. Without it: `piecework` where the user's data are kept
     /// (`$XDG_DATA_HOME`, else `~/.local/share`).
     #[arg(long, global = true, env = "PIECEWORK_DATA", value_name = "DIR", hide_env_values = true)]

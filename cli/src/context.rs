@@ -2,18 +2,14 @@
 
 use crate::{
     args::GlobalArgs,
-    client::{Client, ClientError},
+    client::{Client, ClientError, Target},
     error::CliError,
     exit_code,
     output::{Format, Screen},
 };
 use etcetera::BaseStrategy;
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use piecework_proto::{address::Address, token::Token};
+use std::{env, fs, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -21,6 +17,9 @@ use tokio::{
 
 /// The socket's name in the data directory.
 const SOCKET_NAME: &str = "piecework.sock";
+
+/// Where a token for a coordinator on TCP is, if no file with one is named.
+const TOKEN_VARIABLE: &str = "PIECEWORK_TOKEN";
 
 /// Who asks this often wants the end at once.
 const HURRIED_TIMES: u32 = 2;
@@ -50,14 +49,27 @@ impl Context {
         self.screen.format() == Format::Json
     }
 
-    /// The socket that was asked for, if one was.
-    pub(crate) fn server(&self) -> Option<PathBuf> {
-        let server = self.global.server.as_ref()?;
-        let without_scheme = server.to_str().and_then(|path| path.strip_prefix("unix:")).map(|path| {
-            // `unix:///run/x` and `unix:/run/x` are the same.
-            PathBuf::from(path.strip_prefix("//").unwrap_or(path))
+    /// The coordinator that was asked for, if one was.
+    pub(crate) const fn server(&self) -> Option<&Address> {
+        self.global.server.as_ref()
+    }
+
+    /// The token to show to a coordinator on TCP, if there is one.
+    fn token(&self) -> Result<Option<Token>, CliError> {
+        let (text, place) = match &self.global.token_file {
+            Some(path) => {
+                let text = fs::read_to_string(path).map_err(|error| CliError::file("read", path, &error))?;
+                (text, path.display().to_string())
+            }
+            None => match env::var(TOKEN_VARIABLE) {
+                Ok(text) if !text.is_empty() => (text, TOKEN_VARIABLE.to_owned()),
+                _ => return Ok(None),
+            },
+        };
+        let token = text.parse().map_err(|error| {
+            CliError::new(exit_code::BAD_INPUT, format!("there is no usable token in {place}")).cause(error)
         });
-        Some(without_scheme.unwrap_or_else(|| server.clone()))
+        token.map(Some)
     }
 
     /// The data directory.
@@ -81,23 +93,24 @@ impl Context {
         self.global.data.is_some()
     }
 
-    /// Where the coordinator listens.
-    pub(crate) fn socket(&self) -> Result<PathBuf, CliError> {
+    /// Which coordinator is used.
+    pub(crate) fn target(&self) -> Result<Target, CliError> {
         match self.server() {
-            Some(server) => Ok(server),
-            None => Ok(self.data()?.join(SOCKET_NAME)),
+            Some(address @ Address::Socket(_)) => Ok(address.clone().into()),
+            Some(address) => Ok(Target { address: address.clone(), token: self.token()? }),
+            None => Ok(Address::Socket(self.data()?.join(SOCKET_NAME)).into()),
         }
     }
 
     /// Connects to the coordinator.
     pub(crate) async fn connect(&self) -> Result<Client, CliError> {
-        Ok(self.connect_to(&self.socket()?).await?)
+        Ok(self.connect_to(self.target()?).await?)
     }
 
-    /// Connects to the coordinator that listens on a socket.
-    pub(crate) async fn connect_to(&self, socket: &Path) -> Result<Client, ClientError> {
+    /// Connects to this coordinator.
+    pub(crate) async fn connect_to(&self, target: Target) -> Result<Client, ClientError> {
         let screen = Arc::clone(&self.screen);
-        Client::connect(socket, Arc::new(move |text| screen.note(text))).await
+        Client::connect(target, Arc::new(move |text| screen.note(text))).await
     }
 }
 

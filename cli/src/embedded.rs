@@ -1,7 +1,11 @@
 //! A coordinator and an agent in this process, for one machine.
 
 use crate::{context::Context, error::CliError, exit_code};
-use std::path::{Path, PathBuf};
+use piecework_proto::address::listen_address;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// How the agent in this process runs tasks.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,12 +29,26 @@ pub(crate) enum RuntimeArg {
     Process,
 }
 
+/// Where the coordinator in this process listens beside its socket.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ListenArgs {
+    /// Also listen on this IP address and port, for agents and clients of other hosts; with TLS from the first byte.
+    ///
+    /// Agents join with a token from `piecework agents join-token`; clients need one from `piecework tokens create`.
+    #[arg(long, env = "PIECEWORK_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen_address, hide_env_values = true)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A name or address under which other hosts know this one; may be given again.
+    #[arg(long = "tls-name", value_name = "NAME", requires = "listen")]
+    pub(crate) tls_names: Vec<String>,
+}
+
 /// Where to start, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct EmbeddedConfig {
     pub(crate) data: PathBuf,
     /// None means the one in the data directory.
     pub(crate) socket: Option<PathBuf>,
+    pub(crate) listen: ListenArgs,
     /// The agent's name; none means the host's.
     pub(crate) name: Option<String>,
     pub(crate) args: EmbeddedArgs,
@@ -47,10 +65,14 @@ pub(crate) use without::Embedded;
 
 #[cfg(feature = "embedded")]
 mod with {
-    use super::{Context, EmbeddedConfig, RuntimeArg};
+    use super::{Context, EmbeddedConfig, RuntimeArg, SocketAddr};
     use crate::{error::CliError, exit_code, output::LogWriter};
     use piecework_agent::{Agent, AgentConfig, RuntimeChoice, runtime::RuntimeKind};
-    use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, Server, ServerConfig, StartError};
+    use piecework_proto::address::Address;
+    use piecework_server::{
+        AGENT_LIFE_DEFAULT, CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, Server, ServerConfig,
+        StartError,
+    };
     use std::{collections::BTreeMap, path::Path, sync::Arc};
     use tracing_subscriber::EnvFilter;
 
@@ -67,14 +89,20 @@ mod with {
             context: &Context,
             config: EmbeddedConfig,
         ) -> Result<Option<Self>, CliError> {
-            let EmbeddedConfig { data, socket, name, args, log } = config;
+            let EmbeddedConfig { data, socket, listen, name, args, log } = config;
             log_to_stderr(context, log);
+            let listen = listen.listen.map(|address| ListenConfig {
+                address,
+                names: listen.tls_names,
+                certificate: None,
+                agent_life: AGENT_LIFE_DEFAULT,
+            });
             let server = ServerConfig {
                 data: data.clone(),
                 socket,
                 lease: LEASE_DEFAULT,
                 crashes_max: CRASHES_MAX_DEFAULT,
-                listen: None,
+                listen,
             };
             let server = match Server::start(server).await {
                 Ok(server) => server,
@@ -83,7 +111,8 @@ mod with {
             };
             let agent = AgentConfig {
                 data: data.join("agent"),
-                server: server.socket().to_owned(),
+                server: Address::Socket(server.socket().to_owned()),
+                join: None,
                 name,
                 slots: args.slots,
                 runtime: match args.runtime {
@@ -107,6 +136,11 @@ mod with {
             self.server.socket()
         }
 
+        /// Where it listens on TCP, if it does.
+        pub(crate) fn listen(&self) -> Option<SocketAddr> {
+            self.server.address()
+        }
+
         /// What tasks run in.
         pub(crate) fn runtime(&self) -> &'static str {
             match self.agent.runtime() {
@@ -125,7 +159,7 @@ mod with {
         pub(crate) async fn failed(&mut self) -> CliError {
             let (what, why) = tokio::select! {
                 why = self.server.failed() => ("the coordinator", why),
-                why = self.agent.failed() => ("the agent", why),
+                why = self.agent.failed() => ("the agent", why.to_string()),
             };
             CliError::new(exit_code::REFUSED, format!("{what} in this process failed"))
                 .cause(why)
@@ -156,7 +190,7 @@ mod with {
 
 #[cfg(not(feature = "embedded"))]
 mod without {
-    use super::{Context, EmbeddedConfig};
+    use super::{Context, EmbeddedConfig, SocketAddr};
     use crate::{error::CliError, exit_code};
     use std::path::Path;
 
@@ -169,8 +203,8 @@ mod without {
             _context: &Context,
             config: EmbeddedConfig,
         ) -> Result<Option<Self>, CliError> {
-            let EmbeddedConfig { data, socket, name, args, log } = config;
-            drop((data, socket, name, args.slots, args.runtime, log));
+            let EmbeddedConfig { data, socket, listen, name, args, log } = config;
+            drop((data, socket, listen.listen, listen.tls_names, name, args.slots, args.runtime, log));
             Err(CliError::new(
                 exit_code::LOCAL_FAILURE,
                 "this piecework was built without coordinator and agent",
@@ -179,6 +213,10 @@ mod without {
         }
 
         pub(crate) fn socket(&self) -> &Path {
+            match *self {}
+        }
+
+        pub(crate) fn listen(&self) -> Option<SocketAddr> {
             match *self {}
         }
 

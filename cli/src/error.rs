@@ -4,6 +4,7 @@
 
 use crate::{client::ClientError, exit_code, project_file::ProjectFileError};
 use anstyle::{AnsiColor, Style};
+use piecework_proto::address::Address;
 use std::{io, io::Write, path::Path};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -120,19 +121,29 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Input(error) => error.into(),
-            ClientError::NoCoordinator { socket, source } => {
+            ClientError::NoCoordinator { address, source } => {
                 let error = Self::new(
                     exit_code::NO_COORDINATOR,
-                    format!("no coordinator can be reached at {}", socket.display()),
+                    format!("no coordinator can be reached at {address}"),
                 );
-                let denied = source.kind() == io::ErrorKind::PermissionDenied;
+                let kind = source.kind();
                 let error = error.cause(source);
-                if denied {
-                    error.hint("only the user who started the coordinator may use it")
-                } else {
-                    error
-                        .hint("start one with `piecework up`, or say where it is with `--server` or `--data`")
+                match (address, kind) {
+                    (Address::Socket(_), io::ErrorKind::PermissionDenied) => {
+                        error.hint("only the user who started the coordinator may use its socket")
+                    }
+                    (Address::Socket(_), _) => error
+                        .hint("start one with `piecework up`, or say where it is with `--server` or `--data`"),
+                    (Address::Tls { .. }, io::ErrorKind::InvalidData) => error
+                        .hint("is it the address of the coordinator that the token is for? Does it listen with `--listen`?"),
+                    (Address::Tls { .. }, _) => {
+                        error.hint("is it the right address, and does the coordinator listen there with `--listen`?")
+                    }
                 }
+            }
+            ClientError::NoToken(address) => {
+                Self::new(exit_code::BAD_INPUT, format!("a token is needed to use the coordinator at {address}"))
+                    .hint("make one with `piecework tokens create` where the coordinator runs, and set PIECEWORK_TOKEN, or name a file with `--token-file`")
             }
             ClientError::Lost { patience, status } => {
                 let heading =

@@ -1,12 +1,13 @@
 //! A coordinator to run projects on: the one that is there, or one in this process for as long as it is needed.
 
 use crate::{
-    client::{Client, ClientError},
+    client::{Client, ClientError, Target},
     context::Context,
-    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig},
+    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
     error::CliError,
     exit_code,
 };
+use piecework_proto::address::Address;
 use std::{future::Future, path::Path, time::Duration};
 use tokio::time::Instant;
 
@@ -30,8 +31,8 @@ pub(crate) struct Session {
 impl Session {
     /// Connects; if no coordinator is there and none was named, starts one.
     pub(crate) async fn open(context: &Context, args: &EmbeddedArgs) -> Result<Self, CliError> {
-        let socket = context.socket()?;
-        let error = match context.connect_to(&socket).await {
+        let target = context.target()?;
+        let error = match context.connect_to(target.clone()).await {
             Ok(client) => {
                 let spare = match context.server() {
                     None => Some(config(context, args)?),
@@ -48,12 +49,12 @@ impl Session {
         let Some(embedded) = start(context, config.clone()).await? else {
             // Somebody else was faster.
             return Ok(Self {
-                client: wait_for(context, &socket, &config.data).await?,
+                client: wait_for(context, target, &config.data).await?,
                 embedded: None,
                 spare: Some(config),
             });
         };
-        match context.connect_to(embedded.socket()).await {
+        match context.connect_to(Address::Socket(embedded.socket().to_owned()).into()).await {
             Ok(client) => Ok(Self { client, embedded: Some(embedded), spare: None }),
             Err(error) => {
                 embedded.shutdown().await;
@@ -71,7 +72,7 @@ impl Session {
         let embedded = &mut self.embedded;
         let coordinator = async {
             if let (None, Some(spare)) = (&embedded, &self.spare) {
-                match take_over(context, self.client.socket(), spare).await {
+                match take_over(context, self.client.address(), spare).await {
                     Ok(started) => *embedded = Some(started),
                     Err(error) => return error,
                 }
@@ -96,7 +97,14 @@ impl Session {
 }
 
 fn config(context: &Context, args: &EmbeddedArgs) -> Result<EmbeddedConfig, CliError> {
-    Ok(EmbeddedConfig { data: context.data()?, socket: None, name: None, args: args.clone(), log: "error" })
+    Ok(EmbeddedConfig {
+        data: context.data()?,
+        socket: None,
+        listen: ListenArgs::default(),
+        name: None,
+        args: args.clone(),
+        log: "error",
+    })
 }
 
 /// Starts a coordinator and says so. None if another one holds the data directory.
@@ -115,11 +123,15 @@ async fn start(context: &Context, config: EmbeddedConfig) -> Result<Option<Embed
 }
 
 /// Waits until nobody has listened for a while, as when the `run` that had started the coordinator has ended, and starts one.
-async fn take_over(context: &Context, socket: &Path, config: &EmbeddedConfig) -> Result<Embedded, CliError> {
+async fn take_over(
+    context: &Context,
+    address: &Address,
+    config: &EmbeddedConfig,
+) -> Result<Embedded, CliError> {
     let mut absent_since: Option<Instant> = None;
     loop {
         tokio::time::sleep(TAKE_OVER_POLL).await;
-        match context.connect_to(socket).await {
+        match context.connect_to(address.clone().into()).await {
             Err(error) if is_absent(&error) => {
                 if absent_since.get_or_insert_with(Instant::now).elapsed() < TAKE_OVER_AFTER {
                     continue;
@@ -141,10 +153,10 @@ fn is_absent(error: &ClientError) -> bool {
 }
 
 /// Waits for the coordinator that holds the data directory. It may be just starting; or it listens elsewhere.
-async fn wait_for(context: &Context, socket: &Path, data: &Path) -> Result<Client, CliError> {
+async fn wait_for(context: &Context, target: Target, data: &Path) -> Result<Client, CliError> {
     let deadline = Instant::now() + START_MAX;
     loop {
-        match context.connect_to(socket).await {
+        match context.connect_to(target.clone()).await {
             Ok(client) => return Ok(client),
             Err(error) if !is_absent(&error) => return Err(error.into()),
             Err(error) if Instant::now() >= deadline => {

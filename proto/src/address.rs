@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
 };
@@ -109,6 +109,23 @@ impl fmt::Display for Address {
     }
 }
 
+/// Where to listen: an IP address with a port, or without one, which means [`PORT_DEFAULT`].
+///
+/// # Errors
+/// If it is none.
+pub fn listen_address(text: &str) -> Result<SocketAddr, ListenError> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let ip = text.parse().map_err(|_| ListenError(text.to_owned()))?;
+    Ok(SocketAddr::new(ip, PORT_DEFAULT))
+}
+
+/// Nothing that can be listened on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no IP address with a port, such as 0.0.0.0:7437 or [::]:7437")]
+pub struct ListenError(String);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,5 +173,12 @@ mod tests {
         {
             assert!(matches!(wrong.parse::<Address>(), Err(AddressError::Host(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_listened_on_is_an_ip_address() {
+        assert_eq!(listen_address("10.0.0.1").map(|address| address.port()), Ok(PORT_DEFAULT));
+        assert_eq!(listen_address("[::]:1").map(|address| address.port()), Ok(1));
+        assert!(listen_address("example.org:1").is_err());
     }
 }

@@ -5,12 +5,8 @@ use crate::{
     tls::{AGENT_LIFE_DEFAULT, CertificateFiles},
 };
 use clap::Parser;
-use piecework_proto::address::PORT_DEFAULT;
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use piecework_proto::address::listen_address;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Shortest lease: below, an agent that is merely busy would lose its attempts.
 const LEASE_SECS_MIN: u64 = 1;
@@ -81,16 +77,6 @@ pub struct Options {
         value_parser = clap::value_parser!(u64).range(1..=24 * 3650)
     )]
     pub agent_cert_hours: u64,
-}
-
-/// An IP address with a port, or without one.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let ip: IpAddr =
-        text.parse().map_err(|_| "expected an IP address and a port, such as 0.0.0.0:7437 or [::]:7437")?;
-    Ok(SocketAddr::new(ip, PORT_DEFAULT))
 }
 
 impl From<Options> for ServerConfig {

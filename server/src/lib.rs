@@ -20,3 +20,4 @@ pub mod wire;
 pub use boot::{
     CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError,
 };
+pub use tls::{AGENT_LIFE_DEFAULT, CertificateFiles};

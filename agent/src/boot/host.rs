@@ -2,11 +2,18 @@
 
 use std::{fs, num::NonZero, thread};
 
-/// The host's name.
+/// The length of an agent's name at the most, in bytes. The coordinator's bound.
+const NAME_BYTES_MAX: usize = 63;
+
+/// The host's name, as far as an agent may be called so.
 pub(super) fn name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "agent".into() } else { name.into() }
+    agent_name(fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim())
+}
+
+fn agent_name(host: &str) -> String {
+    let fits = |char: char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '-' };
+    let name: String = host.chars().take(NAME_BYTES_MAX).map(fits).collect();
+    if name.is_empty() { "agent".into() } else { name }
 }
 
 /// How many processors this process may use.
@@ -28,6 +35,14 @@ fn memory_total(meminfo: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_of_any_name_can_have_an_agent() {
+        assert_eq!(agent_name("build-1.example"), "build-1.example");
+        assert_eq!(agent_name("büro 1"), "b-ro-1");
+        assert_eq!(agent_name(""), "agent");
+        assert_eq!(agent_name(&"x".repeat(200)).len(), NAME_BYTES_MAX);
+    }
 
     #[test]
     fn memory_is_read_as_the_kernel_writes_it() {

@@ -10,6 +10,7 @@ mod readiness;
 use crate::{
     attempt::{Env, FOLLOWS_MAX},
     blocking::blocking,
+    credentials::{Credentials, CredentialsError},
     domain::AttemptKey,
     outbox::{Opened, Outbox, OutboxError},
     pool::{Adopted, Pool, PoolConfig, WorkerNames, adopt},
@@ -25,6 +26,7 @@ use crate::{
 use choice::Chosen;
 use hands::AgentHands;
 use identity::AgentId;
+use piecework_proto::{address::Address, token::Token};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -33,7 +35,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// How long a stop waits for the core, which bounds its own waits, in seconds.
@@ -60,8 +65,10 @@ pub enum RuntimeChoice {
 pub struct AgentConfig {
     /// Holds the outbox, sockets of workers and the lock; made with mode 0700 if missing.
     pub data: PathBuf,
-    /// The coordinator's socket.
-    pub server: PathBuf,
+    /// Where the coordinator is.
+    pub server: Address,
+    /// What to join it with over TCP. Not needed any more once it has joined.
+    pub join: Option<Token>,
     /// Its name; none means the host's.
     pub name: Option<String>,
     /// How many attempts at a time; none means one for each processor.
@@ -89,6 +96,9 @@ pub enum StartError {
     /// The runtime asked for can't be used.
     #[error("{0}")]
     Runtime(String),
+    /// It can't join the coordinator.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The outbox can't be opened.
     #[error("the outbox in {path} can't be opened: {message}", path = .path.display())]
     Outbox {
@@ -97,6 +107,17 @@ pub enum StartError {
         /// What is wrong.
         message: String,
     },
+}
+
+/// Why an agent ended by itself.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The coordinator knows it no more.
+    #[error("the coordinator has sent this agent away: {0}; to have it back, remove {path} and let it join anew", path = .1.display())]
+    Removed(String, PathBuf),
+    /// It can't go on.
+    #[error("the agent's driver has ended; its log says why")]
+    Broken,
 }
 
 impl fmt::Debug for Agent {
@@ -113,18 +134,20 @@ pub struct Agent {
     inputs: mpsc::Sender<Input>,
     driver: AbortOnDropHandle<Driven<AgentHands>>,
     dialer: AbortOnDropHandle<()>,
+    removed: watch::Receiver<Option<String>>,
+    joined_in: PathBuf,
     stop: CancellationToken,
     runtime: Arc<dyn Runtime>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: Vec<AbortOnDropHandle<()>>,
     /// Held for as long as the agent lives.
     _lock: File,
 }
 
 impl Agent {
-    /// Starts one. Returns when it is trying to reach the coordinator.
+    /// Starts one. Returns when it is trying to reach the coordinator; one that has not joined yet, when it has.
     ///
     /// # Errors
-    /// If its data directory or its runtime can't be used.
+    /// If its data directory or its runtime can't be used, or the coordinator does not let it join.
     pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
         let lock = identity::lock(&config.data)?;
         let id = identity::agent_id(&config.data)?;
@@ -148,7 +171,7 @@ impl Agent {
         id: AgentId,
         Chosen { runtime, why_not_docker }: Chosen,
     ) -> Result<Self, StartError> {
-        let AgentConfig { data, server, name, slots, labels, .. } = config;
+        let AgentConfig { data, server, join, name, slots, labels, .. } = config;
         let Opened { outbox, reports, damaged } = open_outbox(data.join("outbox")).await?;
         for damaged in damaged {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
@@ -164,9 +187,14 @@ impl Agent {
             Err(error) => tracing::warn!(%error, "the spool can't be tidied"),
         }
 
+        let name = name.unwrap_or_else(host::name);
+        let credentials = match &server {
+            Address::Socket(_) => None,
+            Address::Tls { .. } => Some(Credentials::open(&data, &server, &name, join).await?),
+        };
         let slots = slots.unwrap_or_else(host::processors).max(1);
         let facts = HelloFacts {
-            name: name.unwrap_or_else(host::name),
+            name: credentials.as_ref().map_or(name, Credentials::name),
             identity: id.long().to_owned(),
             instance: identity::instance()?,
             slots,
@@ -175,7 +203,10 @@ impl Agent {
             cpus_milli: host::processors().saturating_mul(1000),
             memory_bytes: host::memory_bytes(),
         };
-        let coordinator = Coordinator::new(server);
+        let coordinator = {
+            let credentials = credentials.clone();
+            Coordinator::new(server, move || credentials.as_ref().map(Credentials::tls))
+        };
         let lines = Lines::new(facts);
         let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
         let (follows, growing) = mpsc::channel(FOLLOWS_MAX);
@@ -207,17 +238,23 @@ impl Agent {
         let stop = CancellationToken::new();
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
+        let joined_in = Credentials::path(&data);
         let watch = readiness::watch(runtime.clone(), data, inputs.clone());
-        let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone());
+        let mut tasks = vec![spawn(followers.run()), spawn(watch)];
+        tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));
+        let (sent_away, removed) = watch::channel(None);
+        let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone(), sent_away);
         Ok(Self {
             kind: runtime.kind(),
             why_not_docker,
             inputs,
             driver: spawn(driver.run()),
             dialer: spawn(dialer.run()),
+            removed,
+            joined_in,
             stop,
             runtime,
-            _tasks: [spawn(followers.run()), spawn(watch)],
+            _tasks: tasks,
             _lock: lock,
         })
     }
@@ -234,10 +271,20 @@ impl Agent {
         self.why_not_docker.as_deref()
     }
 
-    /// Waits until it ends by itself, which it does only when it can't go on; says why.
-    pub async fn failed(&self) -> String {
-        self.inputs.closed().await;
-        "the agent's driver has ended; its log says why".into()
+    /// Waits until it has to end by itself, which it does only when it can't go on; says why.
+    pub async fn failed(&self) -> Failure {
+        let mut removed = self.removed.clone();
+        let sent_away = async {
+            match removed.wait_for(Option::is_some).await {
+                Ok(why) => Failure::Removed(why.clone().unwrap_or_default(), self.joined_in.clone()),
+                // The dialer has ended: it is being stopped.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.inputs.closed() => Failure::Broken,
+            why = sent_away => why,
+        }
     }
 
     /// Stops it: running attempts are killed and handed back, their workers are removed.

@@ -1,12 +1,12 @@
 //! Files that images are built from: fetched from the coordinator, verified, and kept by their digest within a bound.
 
-use super::{Backoff, is_final};
+use super::{Backoff, Bulk, is_final};
 use crate::{
     blocking::blocking,
     runtime::{Blobs, ImageError},
 };
 use async_trait::async_trait;
-use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
+use piecework_proto::v1;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::io::AsyncWriteExt;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 /// The most bytes that are kept, in bytes. Files that are in use count, but are not removed.
 pub const BLOBS_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
@@ -44,7 +44,7 @@ type Digest32 = [u8; 32];
 /// The cache. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct BlobCache {
-    client: AgentSessionClient<Channel>,
+    bulk: Bulk,
     dir: PathBuf,
     bytes_max: u64,
     /// One lock a file, so that it is fetched once.
@@ -87,7 +87,7 @@ impl BlobCache {
     ///
     /// # Errors
     /// If it can't be made or read.
-    pub fn open(client: AgentSessionClient<Channel>, dir: PathBuf, bytes_max: u64) -> io::Result<Self> {
+    pub fn open(bulk: Bulk, dir: PathBuf, bytes_max: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
@@ -95,7 +95,7 @@ impl BlobCache {
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self { client, dir, bytes_max, fetches: Arc::default(), verified: Arc::default() })
+        Ok(Self { bulk, dir, bytes_max, fetches: Arc::default(), verified: Arc::default() })
     }
 
     async fn fetch_once(&self, sha256: &Digest32, path: &Path) -> Result<(), FetchError> {
@@ -103,7 +103,7 @@ impl BlobCache {
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         let mut file = tokio::fs::File::from_std(file);
         let request = v1::ReadBlobRequest { sha256: sha256.to_vec() };
-        let mut stream = self.client.clone().read_blob(request).await?.into_inner();
+        let mut stream = self.bulk.client().read_blob(request).await?.into_inner();
         let mut digest = Sha256::new();
         let mut length = 0;
         while let Some(chunk) = stream.message().await? {

@@ -1,16 +1,19 @@
 //! The control stream: dialled, pumped both ways, dialled again.
 
-use super::{Backoff, Coordinator, Lines};
+use super::{Backoff, ConnectError, Coordinator, Lines};
 use crate::{
     supervisor::{ConnectionId, Input},
     wire::Incoming,
 };
 use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
-use std::{path::PathBuf, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use std::time::Duration;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 /// A connection that lasted as long as this is tried again at once when it ends, in seconds.
 const GOOD_CONNECTION_SECS: u64 = 5;
@@ -21,8 +24,8 @@ const FAREWELL_MILLIS: u64 = 1000;
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error("the coordinator at {} can't be reached: {}", .0.display(), cause(.1))]
-    Unreachable(PathBuf, #[source] tonic::transport::Error),
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
     #[error("the coordinator ended the session: {}", .0.message())]
     Refused(#[from] Status),
     #[error("the coordinator closed the connection")]
@@ -42,18 +45,21 @@ pub struct Dialer {
     lines: Lines,
     inputs: mpsc::Sender<Input>,
     stop: CancellationToken,
+    sent_away: watch::Sender<Option<String>>,
 }
 
 impl Dialer {
-    /// One that has not begun. After `stop`, an open stream may end in peace, and none is opened any more.
+    /// One that has not begun. After `stop`, an open stream may end in peace, and none is opened any more. `sent_away` is told
+    /// why the coordinator wants this agent no more.
     #[must_use]
     pub const fn new(
         coordinator: Coordinator,
         lines: Lines,
         inputs: mpsc::Sender<Input>,
         stop: CancellationToken,
+        sent_away: watch::Sender<Option<String>>,
     ) -> Self {
-        Self { coordinator, lines, inputs, stop }
+        Self { coordinator, lines, inputs, stop, sent_away }
     }
 
     /// Runs until it is stopped.
@@ -64,12 +70,17 @@ impl Dialer {
             let began = Instant::now();
             let (ended, is_up) = match self.coordinator.connect().await {
                 Ok(client) => (self.stream(client).await, true),
-                Err(error) => (Ended::Unreachable(self.coordinator.socket().to_owned(), error), false),
+                Err(error) => (error.into(), false),
             };
             match ended {
                 Ended::Stopping | Ended::ByAgent => tracing::debug!(%ended),
                 // It may be the first to end the stream over which everything was handed back.
                 _ if self.stop.is_cancelled() => tracing::debug!(%ended),
+                Ended::Refused(status) if status.code() == Code::PermissionDenied => {
+                    self.sent_away.send_replace(Some(status.message().to_owned()));
+                    // What this means for the process is for its owner to say, who stops it.
+                    self.stop.cancelled().await;
+                }
                 // Said once, and not at each try.
                 _ if was_up => tracing::warn!("{ended}; dialling again until it answers"),
                 _ => tracing::debug!(%ended, "still dialling"),
@@ -137,13 +148,4 @@ impl Dialer {
         self.lines.end();
         tokio::time::sleep(Duration::from_millis(FAREWELL_MILLIS)).await;
     }
-}
-
-/// The innermost cause: those above it name the library's layers.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -1,12 +1,13 @@
 //! Uploads of output that still grows, so that people can follow it. A courtesy: what fails here is simply not seen until
 //! the attempt has ended, when its whole output is uploaded or rides in its report.
 
-use super::upload::{Source, Told, Upload, UploadError};
+use super::{
+    Bulk,
+    upload::{Source, Told, Upload, UploadError},
+};
 use crate::attempt::output::Growing;
-use piecework_proto::v1::agent_session_client::AgentSessionClient;
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinSet};
-use tonic::transport::Channel;
 
 /// How many outputs are followed at a time, in outputs. More have to wait until one ends.
 const FOLLOWED_MAX: usize = 64;
@@ -20,15 +21,15 @@ const RETRY_SECS: u64 = 5;
 /// Follows all output that grows.
 #[derive(Debug)]
 pub struct Followers {
-    client: AgentSessionClient<Channel>,
+    bulk: Bulk,
     follows: mpsc::Receiver<Growing>,
 }
 
 impl Followers {
     /// None yet.
     #[must_use]
-    pub const fn new(client: AgentSessionClient<Channel>, follows: mpsc::Receiver<Growing>) -> Self {
-        Self { client, follows }
+    pub const fn new(bulk: Bulk, follows: mpsc::Receiver<Growing>) -> Self {
+        Self { bulk, follows }
     }
 
     /// Runs until nothing more can come.
@@ -38,7 +39,7 @@ impl Followers {
             tokio::select! {
                 growing = self.follows.recv(), if running.len() < FOLLOWED_MAX => match growing {
                     Some(growing) => {
-                        running.spawn(follow(self.client.clone(), growing));
+                        running.spawn(follow(self.bulk.clone(), growing));
                     }
                     None => break,
                 },
@@ -48,10 +49,10 @@ impl Followers {
     }
 }
 
-async fn follow(mut client: AgentSessionClient<Channel>, mut growing: Growing) {
+async fn follow(bulk: Bulk, mut growing: Growing) {
     // The attempt has ended when its length can't change any more.
     while growing.length.has_changed().is_ok() {
-        match follow_once(&mut client, &mut growing).await {
+        match follow_once(&bulk, &mut growing).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::debug!(attempt = %growing.attempt, %error, "an output is not followed for now");
@@ -61,12 +62,9 @@ async fn follow(mut client: AgentSessionClient<Channel>, mut growing: Growing) {
     }
 }
 
-async fn follow_once(
-    client: &mut AgentSessionClient<Channel>,
-    growing: &mut Growing,
-) -> Result<(), UploadError> {
+async fn follow_once(bulk: &Bulk, growing: &mut Growing) -> Result<(), UploadError> {
     let source = Source { attempt: growing.attempt, stream: growing.stream, path: growing.path.clone() };
-    let (mut upload, told) = Upload::open(client, source).await?;
+    let (mut upload, told) = Upload::open(&mut bulk.client(), source).await?;
     if told != Told::Durable(upload.offset) {
         return Ok(());
     }

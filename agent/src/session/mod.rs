@@ -20,19 +20,19 @@ pub use stdin::CoordinatorStdin;
 pub use uploads::Uploads;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use hyper_util::rt::TokioIo;
-use piecework_proto::{MESSAGE_BYTES_MAX, v1::agent_session_client::AgentSessionClient};
+use piecework_proto::{
+    MESSAGE_BYTES_MAX, address::Address, dial::connector, v1::agent_session_client::AgentSessionClient,
+};
+use rustls::ClientConfig;
 use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::net::UnixStream;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint, Uri},
 };
-use tower::service_fn;
 
 /// The first wait before a retry, in milliseconds.
 const BACKOFF_MIN_MILLIS: u64 = 50;
@@ -49,56 +49,115 @@ const KEEP_ALIVE_EVERY_SECS: u64 = 5;
 /// How long that sign of life may take, in seconds. After it the connection is broken.
 const KEEP_ALIVE_ANSWER_SECS: u64 = 10;
 
-/// Where the coordinator is.
-#[derive(Clone, Debug)]
+/// Where the coordinator is, and how this agent is known there.
+#[derive(Clone)]
 pub struct Coordinator {
-    socket: Arc<PathBuf>,
+    address: Arc<Address>,
     endpoint: Endpoint,
+    tls: Arc<dyn Fn() -> Option<Arc<ClientConfig>> + Send + Sync>,
+    bulk: Bulk,
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Why a connection can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator at {address} can't be reached: {}", cause(.source))]
+pub struct ConnectError {
+    /// Where it should be.
+    address: Arc<Address>,
+    /// Why.
+    source: tonic::transport::Error,
+}
+
+impl ConnectError {
+    /// Somebody answers who is not the coordinator: trying again is of no use.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let mut error: &(dyn std::error::Error + 'static) = &self.source;
+        loop {
+            if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::General(_)) =
+                error.downcast_ref()
+            {
+                return true;
+            }
+            // An io::Error hides what it was made from behind its own source.
+            if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+                && let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::General(_)) =
+                    inner.downcast_ref()
+            {
+                return true;
+            }
+            match error.source() {
+                Some(source) => error = source,
+                None => return false,
+            }
+        }
+    }
 }
 
 impl Coordinator {
-    /// The one that listens on this Unix socket.
+    /// The one that listens there. `tls` is asked for each connection over TCP.
     #[must_use]
-    pub fn new(socket: PathBuf) -> Self {
-        // The name is never resolved: the connector below decides where to go.
+    pub fn new(
+        address: Address,
+        tls: impl Fn() -> Option<Arc<ClientConfig>> + Send + Sync + 'static,
+    ) -> Self {
+        // The name is never resolved: the connector decides where to go.
         let endpoint = Endpoint::from(Uri::from_static("http://coordinator"))
             .connect_timeout(Duration::from_secs(CONNECT_SECS))
             .http2_keep_alive_interval(Duration::from_secs(KEEP_ALIVE_EVERY_SECS))
             .keep_alive_timeout(Duration::from_secs(KEEP_ALIVE_ANSWER_SECS))
             .keep_alive_while_idle(true);
-        Self { socket: Arc::new(socket), endpoint }
-    }
-
-    /// Where it listens.
-    fn socket(&self) -> &Path {
-        &self.socket
+        let (address, tls): (_, Arc<dyn Fn() -> _ + Send + Sync>) = (Arc::new(address), Arc::new(tls));
+        let bulk = Bulk(Arc::new(RwLock::new(lazy(&endpoint, &address, &tls))));
+        Self { address, endpoint, tls, bulk }
     }
 
     /// Opens a connection now.
-    async fn connect(&self) -> Result<AgentSessionClient<Channel>, tonic::transport::Error> {
-        self.endpoint.connect_with_connector(connector(self.socket.clone())).await.map(client)
+    pub(crate) async fn connect(&self) -> Result<AgentSessionClient<Channel>, ConnectError> {
+        let tls = self.tls.clone();
+        let connector = connector(self.address.clone(), move || tls());
+        let channel = self.endpoint.connect_with_connector(connector).await;
+        channel.map(client).map_err(|source| ConnectError { address: self.address.clone(), source })
     }
 
-    /// A connection that opens itself when it is used, and again after it broke.
+    /// The connection for bulk bytes.
     #[must_use]
-    pub fn bulk(&self) -> AgentSessionClient<Channel> {
-        client(self.endpoint.connect_with_connector_lazy(connector(self.socket.clone())))
+    pub fn bulk(&self) -> Bulk {
+        self.bulk.clone()
+    }
+
+    /// Has calls from here on use a new connection for bulk bytes; those under way end on the old one.
+    pub(crate) fn renew_bulk(&self) {
+        let new = lazy(&self.endpoint, &self.address, &self.tls);
+        *self.bulk.0.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 }
 
-fn connector(
-    socket: Arc<PathBuf>,
-) -> impl tower::Service<
-    Uri,
-    Response = TokioIo<UnixStream>,
-    Error = std::io::Error,
-    Future = impl Future<Output = Result<TokioIo<UnixStream>, std::io::Error>> + Send,
-> + Send
-+ 'static {
-    service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(&*socket).await.map(TokioIo::new) }
-    })
+/// A connection that opens itself when it is used, and again after it broke. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bulk(Arc<RwLock<AgentSessionClient<Channel>>>);
+
+impl Bulk {
+    /// For one call.
+    #[must_use]
+    pub fn client(&self) -> AgentSessionClient<Channel> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn lazy(
+    endpoint: &Endpoint,
+    address: &Arc<Address>,
+    tls: &Arc<dyn Fn() -> Option<Arc<ClientConfig>> + Send + Sync>,
+) -> AgentSessionClient<Channel> {
+    let tls = tls.clone();
+    client(endpoint.connect_with_connector_lazy(connector(address.clone(), move || tls())))
 }
 
 fn client(channel: Channel) -> AgentSessionClient<Channel> {
@@ -107,11 +166,20 @@ fn client(channel: Channel) -> AgentSessionClient<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
+/// The innermost cause: those above it name the library's layers.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 /// Waits between tries, for ever.
-struct Backoff(ExponentialBackoff);
+pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let waits = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(BACKOFF_MIN_MILLIS))
             .with_max_delay(Duration::from_millis(BACKOFF_MAX_MILLIS))
@@ -120,7 +188,7 @@ impl Backoff {
         Self(waits.build())
     }
 
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         let wait = self.0.next().unwrap_or(Duration::from_millis(BACKOFF_MAX_MILLIS));
         tokio::time::sleep(wait).await;
     }

@@ -1,6 +1,6 @@
 //! Reading an attempt's stdin from the coordinator.
 
-use super::{Backoff, is_final};
+use super::{Backoff, Bulk, is_final};
 use crate::{
     attempt::stdin::{StdinError, StdinSource},
     domain::{AttemptKey, Phase},
@@ -8,10 +8,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
-use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
+use piecework_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 /// How many chunks wait for the attempt, in chunks of at most 256 KiB.
 const CHUNKS_MAX: usize = 1;
@@ -19,23 +19,23 @@ const CHUNKS_MAX: usize = 1;
 /// Stdin by `ReadInput`.
 #[derive(Clone, Debug)]
 pub struct CoordinatorStdin {
-    client: AgentSessionClient<Channel>,
+    bulk: Bulk,
 }
 
 impl CoordinatorStdin {
     /// Over this connection.
     #[must_use]
-    pub const fn new(client: AgentSessionClient<Channel>) -> Self {
-        Self { client }
+    pub const fn new(bulk: Bulk) -> Self {
+        Self { bulk }
     }
 }
 
 impl StdinSource for CoordinatorStdin {
     fn read(&self, attempt: AttemptKey, offset: u64) -> BoxStream<'static, Result<Bytes, StdinError>> {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
-        let mut client = self.client.clone();
+        let bulk = self.bulk.clone();
         tokio::spawn(async move {
-            let read = read_all(&mut client, attempt, offset, &sender);
+            let read = read_all(&bulk, attempt, offset, &sender);
             tokio::select! {
                 result = read => if let Err(error) = result {
                     // Whoever has gone away does not need to know.
@@ -49,7 +49,7 @@ impl StdinSource for CoordinatorStdin {
 }
 
 async fn read_all(
-    client: &mut AgentSessionClient<Channel>,
+    bulk: &Bulk,
     attempt: AttemptKey,
     mut offset: u64,
     sender: &mpsc::Sender<Result<Bytes, StdinError>>,
@@ -57,7 +57,7 @@ async fn read_all(
     let mut backoff = Backoff::new();
     loop {
         let before = offset;
-        match read_on(client, attempt, &mut offset, sender).await {
+        match read_on(bulk, attempt, &mut offset, sender).await {
             Ok(()) => return Ok(()),
             // A coordinator that knows only of the stdin of reassemble tasks: there is none then.
             Err(status) if attempt.phase == Phase::Task && status.code() == Code::InvalidArgument => {
@@ -76,13 +76,13 @@ async fn read_all(
 }
 
 async fn read_on(
-    client: &mut AgentSessionClient<Channel>,
+    bulk: &Bulk,
     attempt: AttemptKey,
     offset: &mut u64,
     sender: &mpsc::Sender<Result<Bytes, StdinError>>,
 ) -> Result<(), Status> {
     let request = v1::ReadInputRequest { attempt: Some(attempt_to_proto(attempt)), offset: *offset };
-    let mut stream = client.read_input(request).await?.into_inner();
+    let mut stream = bulk.client().read_input(request).await?.into_inner();
     while let Some(chunk) = stream.message().await? {
         *offset += chunk.data.len() as u64;
         if sender.send(Ok(chunk.data)).await.is_err() {

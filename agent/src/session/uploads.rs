@@ -2,7 +2,7 @@
 //! not want it, or it is clear that they can't succeed.
 
 use super::{
-    Backoff, is_final,
+    Backoff, Bulk, is_final,
     upload::{Source, Told, Upload, UploadError},
 };
 use crate::{
@@ -10,11 +10,9 @@ use crate::{
     outbox::Spool,
     supervisor::Input,
 };
-use piecework_proto::v1::agent_session_client::AgentSessionClient;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 /// How many outputs are uploaded at a time, in outputs.
 const UPLOADS_MAX: usize = 4;
@@ -25,7 +23,7 @@ const FILE_TRIES_MAX: u32 = 5;
 /// All uploads that are under way.
 #[derive(Debug)]
 pub struct Uploads {
-    client: AgentSessionClient<Channel>,
+    bulk: Bulk,
     spool: Spool,
     inputs: mpsc::Sender<Input>,
     turns: Arc<Semaphore>,
@@ -35,8 +33,8 @@ pub struct Uploads {
 impl Uploads {
     /// None yet.
     #[must_use]
-    pub fn new(client: AgentSessionClient<Channel>, spool: Spool, inputs: mpsc::Sender<Input>) -> Self {
-        Self { client, spool, inputs, turns: Arc::new(Semaphore::new(UPLOADS_MAX)), running: BTreeMap::new() }
+    pub fn new(bulk: Bulk, spool: Spool, inputs: mpsc::Sender<Input>) -> Self {
+        Self { bulk, spool, inputs, turns: Arc::new(Semaphore::new(UPLOADS_MAX)), running: BTreeMap::new() }
     }
 
     /// Uploads outputs of an attempt, of these lengths, unless that is under way. Then comes [`Input::Uploaded`], or
@@ -46,7 +44,7 @@ impl Uploads {
             return;
         }
         let upload = upload_attempt(
-            self.client.clone(),
+            self.bulk.clone(),
             self.spool.clone(),
             attempt,
             outputs,
@@ -63,7 +61,7 @@ impl Uploads {
 }
 
 async fn upload_attempt(
-    mut client: AgentSessionClient<Channel>,
+    bulk: Bulk,
     spool: Spool,
     attempt: AttemptKey,
     outputs: Vec<(OutputStream, u64)>,
@@ -73,7 +71,7 @@ async fn upload_attempt(
     let mut done = Input::Uploaded(attempt);
     for (stream, length) in outputs {
         let source = Source { attempt, stream, path: spool.path(attempt, stream) };
-        if let Err(error) = upload_output(&mut client, source, length, &turns).await {
+        if let Err(error) = upload_output(&bulk, source, length, &turns).await {
             tracing::error!(%attempt, ?stream, %error, "an output can't be uploaded, and is lost");
             done = Input::UploadFailed { attempt, why: error.to_string() };
             break;
@@ -85,7 +83,7 @@ async fn upload_attempt(
 
 /// Tries until it succeeds, or can't any more. Nobody waits for its turn while it waits for its next try.
 async fn upload_output(
-    client: &mut AgentSessionClient<Channel>,
+    bulk: &Bulk,
     source: Source,
     length: u64,
     turns: &Semaphore,
@@ -98,7 +96,7 @@ async fn upload_output(
         let result = {
             // The semaphore is never closed.
             let _turn = turns.acquire().await;
-            try_upload(client, source.clone(), length, &mut durable, &mut backoff).await
+            try_upload(bulk, source.clone(), length, &mut durable, &mut backoff).await
         };
         let error = match result {
             Ok(()) => return Ok(()),
@@ -123,13 +121,13 @@ async fn upload_output(
 
 /// One try. Every byte that has become durable since the last makes the next wait short again.
 async fn try_upload(
-    client: &mut AgentSessionClient<Channel>,
+    bulk: &Bulk,
     source: Source,
     length: u64,
     durable: &mut u64,
     backoff: &mut Backoff,
 ) -> Result<(), UploadError> {
-    let (mut upload, mut told) = Upload::open(client, source).await?;
+    let (mut upload, mut told) = Upload::open(&mut bulk.client(), source).await?;
     if upload.offset > *durable {
         *durable = upload.offset;
         *backoff = Backoff::new();

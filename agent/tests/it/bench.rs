@@ -6,7 +6,7 @@ use piecework_agent::{
     domain::{AttemptKey, Outcome, Output, Phase, Report},
     runtime::scripted::ScriptedRuntime,
 };
-use piecework_proto::v1;
+use piecework_proto::{address::Address, v1};
 use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 
@@ -26,7 +26,8 @@ impl Bench {
     pub(crate) fn config(&self, runtime: RuntimeChoice) -> AgentConfig {
         AgentConfig {
             data: self.data(),
-            server: self.coordinator.socket.clone(),
+            server: Address::Socket(self.coordinator.socket.clone()),
+            join: None,
             name: Some("here".into()),
             slots: Some(SLOTS),
             runtime,

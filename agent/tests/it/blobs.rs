@@ -5,6 +5,7 @@ use piecework_agent::{
     runtime::{Blobs, ImageError},
     session::{self, BlobCache},
 };
+use piecework_proto::address::Address;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -21,7 +22,7 @@ struct Bench {
 fn bench(bytes_max: u64) -> Bench {
     let dir = tempfile::tempdir().expect("a directory");
     let coordinator = Coordinator::start(dir.path());
-    let client = session::Coordinator::new(coordinator.socket.clone()).bulk();
+    let client = session::Coordinator::new(Address::Socket(coordinator.socket.clone()), || None).bulk();
     let cache = BlobCache::open(client, dir.path().join("blobs"), bytes_max).expect("opens");
     Bench { coordinator, cache, dir }
 }

@@ -326,6 +326,14 @@ impl AgentSession for Service {
         let blob = bulk.blobs.get(&sha256).ok_or_else(|| Status::not_found("no such file"))?;
         Ok(Response::new(chunks(blob, broken)))
     }
+
+    async fn enrol(&self, _: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
+        Err(Status::unimplemented("nobody joins over a socket"))
+    }
+
+    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        Err(Status::unimplemented("nobody joins over a socket"))
+    }
 }
 
 impl Bulk {

@@ -3,7 +3,7 @@
 
 use super::error::BenchError;
 use crate::{client::Client, context::Context, embedded::part::PartRuntime, output::human};
-use piecework_proto::v1;
+use piecework_proto::{address::Address, v1};
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -67,7 +67,7 @@ impl Parts {
         let client = self
             .until("the coordinator's start", async || {
                 // A failed try is told by the process that ends.
-                context.connect_to(&socket).await.ok()
+                context.connect_to(Address::Socket(socket.clone()).into()).await.ok()
             })
             .await?;
         Ok(Coordinator { client: client.with_patience(PATIENCE), pid, data })
@@ -81,6 +81,7 @@ impl Parts {
         runtime: PartRuntime,
     ) -> Result<u32, BenchError> {
         let data = coordinator.data.join("agent");
+        let address = coordinator.client.address().to_string();
         let slots = slots.to_string();
         let runtime = match runtime {
             PartRuntime::Docker => "docker",
@@ -91,7 +92,7 @@ impl Parts {
             OsStr::new("--data"),
             data.as_os_str(),
             OsStr::new("--server"),
-            coordinator.client.socket().as_os_str(),
+            OsStr::new(&address),
             OsStr::new("agent"),
             OsStr::new("--slots"),
             OsStr::new(&slots),

@@ -1,38 +1,46 @@
-//! The connection to a coordinator: tonic over a Unix socket.
+//! The connection to a coordinator: tonic over a Unix socket, or over TCP with TLS and a token.
 //!
 //! Calls that ask for something once fail at once if no coordinator is there. Submissions, and the streams that follow a
 //! project, outlive a restart of the coordinator: `submit` tries again under the same idempotency key, and `follow`
 //! reconnects with its cursor.
 
+mod fleet;
 mod follow;
 mod submit;
+mod target;
 
 pub use follow::{ResultsStream, WatchStream, has_ended};
+pub use target::Target;
 
 use crate::project_file::ProjectFileError;
 use piecework_proto::{
     MESSAGE_BYTES_MAX,
+    address::Address,
+    dial,
     v1::{self, admin_client::AdminClient, agents_client::AgentsClient, projects_client::ProjectsClient},
 };
 use std::{
     error::Error as _,
     io,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::net::UnixStream;
+use target::Bearer;
 use tonic::{
     Code, Status, Streaming,
-    transport::{Channel, Endpoint},
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint, Uri},
 };
 
 /// How often a silent coordinator is asked whether it is there, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_MAX: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to open.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a lost coordinator is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,14 +48,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Why a call did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens on the socket.
-    #[error("no coordinator can be reached at {}: {source}", .socket.display())]
+    /// Nobody listens there, or somebody who is not the coordinator.
+    #[error("no coordinator can be reached at {address}: {source}")]
     NoCoordinator {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        address: Address,
         /// Why.
         source: io::Error,
     },
+    /// The coordinator is on TCP, and there is no token.
+    #[error("a token is needed to use the coordinator at {0}")]
+    NoToken(Address),
     /// The coordinator went away and did not come back.
     #[error("the coordinator was lost for {patience:?}: {status}")]
     Lost {
@@ -76,13 +87,15 @@ impl From<Status> for ClientError {
 /// Says what the user should know of the connection while it is waited for.
 pub type Note = Arc<dyn Fn(&str) + Send + Sync>;
 
+type Transport = InterceptedService<Channel, Bearer>;
+
 /// A client of one coordinator. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    socket: PathBuf,
-    projects: ProjectsClient<Channel>,
-    agents: AgentsClient<Channel>,
-    admin: AdminClient<Channel>,
+    address: Arc<Address>,
+    projects: ProjectsClient<Transport>,
+    agents: AgentsClient<Transport>,
+    admin: AdminClient<Transport>,
     patience: Duration,
     note: Note,
     /// The user was told that the coordinator is away. Shared by all streams, so that it is told once.
@@ -91,26 +104,32 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// Connects to the coordinator that listens on a socket.
+    /// Connects to the coordinator that listens there.
     ///
     /// # Errors
     /// If none does.
-    pub async fn connect(socket: &Path, note: Note) -> Result<Self, ClientError> {
-        let missing = |source| ClientError::NoCoordinator { socket: socket.to_owned(), source };
+    pub async fn connect(target: Target, note: Note) -> Result<Self, ClientError> {
+        let Target { address, token } = target;
+        let missing = |source| ClientError::NoCoordinator { address: address.clone(), source };
+        let tls = target::tls(&address, token.as_ref())?;
         // tonic would tell less of what is wrong.
-        UnixStream::connect(socket).await.map_err(missing)?;
-        let path = socket.to_str().ok_or_else(|| missing(io::Error::other("the path is not UTF-8")))?;
-        let endpoint = Endpoint::from_shared(format!("unix://{path}"))
-            .map_err(|error| missing(io::Error::other(error)))?;
-        let channel =
-            endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_MAX).connect_lazy();
+        let tried = tokio::time::timeout(CONNECT_MAX, dial::connect(&address, tls.clone())).await;
+        tried.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(missing)?;
+        let address = Arc::new(address);
+        // The name is never resolved: the connector decides where to go.
+        let channel = Endpoint::from(Uri::from_static("http://coordinator"))
+            .connect_timeout(CONNECT_MAX)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_MAX)
+            .connect_with_connector_lazy(dial::connector(address.clone(), move || tls.clone()));
+        let channel = InterceptedService::new(channel, Bearer::new(token.as_ref()));
         Ok(Self {
-            socket: socket.to_owned(),
+            address,
             projects: ProjectsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
             agents: AgentsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
             admin: AdminClient::new(channel),
@@ -138,10 +157,10 @@ impl Client {
         }
     }
 
-    /// The coordinator's socket.
+    /// Where the coordinator listens.
     #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Who answers.
@@ -195,14 +214,6 @@ impl Client {
     /// If there is no such task.
     pub async fn logs(&self, request: v1::LogsRequest) -> Result<Streaming<v1::LogsChunk>, ClientError> {
         Ok(self.projects.clone().logs(request).await?.into_inner())
-    }
-
-    /// The agents.
-    ///
-    /// # Errors
-    /// As of all calls.
-    pub async fn agents(&self) -> Result<Vec<v1::Agent>, ClientError> {
-        Ok(self.agents.clone().list(v1::ListAgentsRequest {}).await?.into_inner().agents)
     }
 }
 

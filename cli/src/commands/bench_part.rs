@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     match args.part {
         Part::Coordinator => part::coordinator(context, context.data()?).await,
         Part::Agent { slots, runtime } => {
-            part::agent(context, context.data()?, context.socket()?, slots, runtime).await
+            part::agent(context, context.data()?, context.target()?.address, slots, runtime).await
         }
     }
 }

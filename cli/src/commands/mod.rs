@@ -15,6 +15,7 @@ mod run;
 mod show;
 mod submit;
 mod tasks;
+mod tokens;
 mod up;
 mod watch;
 
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Tasks(tasks::Args),
     Cancel(cancel::Args),
     Agents(agents::Args),
+    Tokens(tokens::Args),
     New(new::Args),
     #[cfg(feature = "embedded")]
     Bench(bench::Args),
@@ -70,6 +72,7 @@ impl Command {
             Self::Bench(args) => Box::pin(bench::run(context, args)).await,
             #[cfg(feature = "embedded")]
             Self::BenchPart(args) => Box::pin(bench_part::run(context, args)).await,
+            Self::Tokens(args) => Box::pin(tokens::run(context, args)).await,
             Self::New(args) => Box::pin(new::run(context, &args)).await,
             Self::Completions(args) => Box::pin(completions::run(context, &args)).await,
         }

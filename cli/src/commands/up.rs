@@ -2,19 +2,23 @@
 
 use crate::{
     context::Context,
-    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig},
+    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
     error::CliError,
+    exit_code,
     output::json::{Line, Up},
 };
+use piecework_proto::address::Address;
 
 /// Start a coordinator and one agent on this machine, in this process.
 ///
-/// The coordinator listens on a Unix socket that only you can open. It goes on with what was unfinished when it last
+/// The coordinator listens on a Unix socket that only you can open, and with --listen also on TCP. It goes on with what was unfinished when it last
 /// stopped. Ctrl-C stops both; a second Ctrl-C stops at once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     embedded: EmbeddedArgs,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// The agent's name. Without it: this machine's name.
     #[arg(long)]
     name: Option<String>,
@@ -22,9 +26,21 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let data = context.data()?;
+    let socket = match context.server() {
+        None => None,
+        Some(Address::Socket(path)) => Some(path.clone()),
+        Some(address) => {
+            return Err(CliError::new(
+                exit_code::BAD_INPUT,
+                format!("a coordinator can't be started at {address}"),
+            )
+            .hint("`up --server` names the socket to listen on; to listen on TCP as well, use `--listen`"));
+        }
+    };
     let config = EmbeddedConfig {
         data: data.clone(),
-        socket: context.server(),
+        socket,
+        listen: args.listen,
         name: args.name,
         args: args.embedded,
         log: "warn",
@@ -54,6 +70,7 @@ async fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path
     if context.is_json() {
         let up = Line::Up(Up {
             socket: socket.display().to_string(),
+            listen: embedded.listen().map(|address| address.to_string()),
             data: data.display().to_string(),
             runtime: embedded.runtime().to_owned(),
             why_not_docker: embedded.why_not_docker().map(str::to_owned),
@@ -70,12 +87,18 @@ async fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path
     let screen = &context.screen;
     screen.status(&format!("piecework {} is up", env!("CARGO_PKG_VERSION")));
     screen.status(&format!("  listens on   {}", socket.display()));
+    if let Some(address) = embedded.listen() {
+        screen.status(&format!("  and on       {address}"));
+    }
     screen.status(&format!("  keeps data   {}", data.display()));
     screen.status(&format!(
         "  runs tasks   in {}",
         if embedded.runtime() == "docker" { "Docker" } else { "plain processes" }
     ));
     screen.status(&format!("  submit with  piecework{option} run FILE"));
+    if embedded.listen().is_some() {
+        screen.status(&format!("  grow with    piecework{option} agents join-token"));
+    }
     if let Some(why) = embedded.why_not_docker() {
         screen.note(&embedded::docker_is_missing(why));
     }

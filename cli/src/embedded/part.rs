@@ -4,6 +4,7 @@
 use super::with::{log_to_stderr, not_started};
 use crate::{context::Context, error::CliError, exit_code};
 use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
+use piecework_proto::address::Address;
 use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, Server, ServerConfig};
 use std::{collections::BTreeMap, path::PathBuf};
 use tokio::io::AsyncReadExt;
@@ -42,7 +43,7 @@ pub(crate) async fn coordinator(context: &Context, data: PathBuf) -> Result<(), 
 pub(crate) async fn agent(
     context: &Context,
     data: PathBuf,
-    server: PathBuf,
+    server: Address,
     slots: u32,
     runtime: PartRuntime,
 ) -> Result<(), CliError> {
@@ -50,6 +51,7 @@ pub(crate) async fn agent(
     let config = AgentConfig {
         data,
         server,
+        join: None,
         name: Some("bench".into()),
         slots: Some(slots),
         runtime: match runtime {

@@ -107,6 +107,7 @@ pub const fn agent_state(state: v1::AgentState) -> &'static str {
         v1::AgentState::Ready => "ready",
         v1::AgentState::NotReady => "not ready",
         v1::AgentState::Lost => "lost",
+        v1::AgentState::Draining => "draining",
     }
 }
 
@@ -117,6 +118,13 @@ pub fn task(key: &v1::TaskKey) -> String {
         v1::Phase::Task | v1::Phase::Unspecified => format!("task {}", key.index),
         other => format!("the {} task", phase(other)),
     }
+}
+
+/// An attempt as logs name it: project, phase, index and number.
+#[must_use]
+pub fn attempt_key(key: &v1::AttemptKey) -> String {
+    let task = key.task.unwrap_or_default();
+    format!("{}/{}/{}#{}", task.project_id, phase(task.phase()), task.index, key.attempt)
 }
 
 /// How an attempt ended, in words.
@@ -246,6 +254,15 @@ pub fn duration(duration: Duration) -> String {
         return format!("{:.1} s", duration.as_secs_f64());
     }
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// How long it is until then.
+#[must_use]
+pub fn until(millis: i64) -> String {
+    match time(millis).duration_since(SystemTime::now()) {
+        Ok(left) => format!("in {}", duration(left)),
+        Err(_) => "expired".to_owned(),
+    }
 }
 
 fn time(millis: i64) -> SystemTime {

@@ -5,7 +5,7 @@ use piecework_cli::{
     client::{Client, ClientError},
     project_file::{Input, Submission},
 };
-use piecework_proto::v1;
+use piecework_proto::{address::Address, v1};
 use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
 /// A patience that a test never exhausts unless it means to.
@@ -13,7 +13,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 async fn connect(fake: &Fake, patience: Duration) -> Client {
     let note = Arc::new(|_: &str| {});
-    Client::connect(&fake.socket(), note).await.unwrap().with_patience(patience)
+    Client::connect(Address::Socket(fake.socket()).into(), note).await.unwrap().with_patience(patience)
 }
 
 fn submission(dir: &Path, items: &str) -> Submission {
@@ -186,6 +186,8 @@ async fn an_unknown_project_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_listens() {
     let dir = tempfile::tempdir().unwrap();
-    let error = Client::connect(&dir.path().join("none.sock"), Arc::new(|_: &str| {})).await.unwrap_err();
+    let error = Client::connect(Address::Socket(dir.path().join("none.sock")).into(), Arc::new(|_: &str| {}))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ClientError::NoCoordinator { .. }), "{error}");
 }

@@ -412,4 +412,48 @@ impl Agents for Service {
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
         Ok(Response::new(v1::ListAgentsResponse { agents: self.state().agents.clone() }))
     }
+    async fn get(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        let name = request.into_inner().name;
+        let found = self.state().agents.iter().find(|agent| agent.name == name).cloned();
+        found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no agent {name}")))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainAgentRequest>) -> Result<Response<v1::Agent>, Status> {
+        Agents::get(self, Request::new(v1::GetAgentRequest { name: request.into_inner().name })).await
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<v1::UndrainAgentRequest>,
+    ) -> Result<Response<v1::Agent>, Status> {
+        Agents::get(self, Request::new(v1::GetAgentRequest { name: request.into_inner().name })).await
+    }
+
+    async fn remove(
+        &self,
+        _: Request<v1::RemoveAgentRequest>,
+    ) -> Result<Response<v1::RemoveAgentResponse>, Status> {
+        Err(Status::failed_precondition("agent here holds 1 attempt"))
+    }
+
+    async fn create_join_token(
+        &self,
+        _: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        Err(Status::failed_precondition("this coordinator listens on its socket alone"))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensResponse>, Status> {
+        Ok(Response::new(v1::ListJoinTokensResponse::default()))
+    }
+
+    async fn remove_join_token(
+        &self,
+        _: Request<v1::RemoveJoinTokenRequest>,
+    ) -> Result<Response<v1::RemoveJoinTokenResponse>, Status> {
+        Err(Status::not_found("there is no such token"))
+    }
 }

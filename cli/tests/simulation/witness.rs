@@ -176,6 +176,7 @@ impl Witness {
     pub(crate) fn writes(&mut self, writes: &[Write], now: Duration, hosts: &[AgentHost]) {
         for write in writes {
             match write {
+                Write::Drain { .. } | Write::RemoveAgent { .. } => {}
                 Write::Session { agent, name, .. } => {
                     self.agents.insert(agent.0, name.clone());
                 }

@@ -7,9 +7,9 @@ use crate::{
         ToAgent,
     },
     domain::{
-        AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource, Network,
-        Outcome, Output, Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn,
-        TaskKey, TaskSpec, Usage,
+        AgentId, AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource,
+        Network, Outcome, Output, Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources,
+        RetryOn, TaskKey, TaskSpec, Usage,
     },
     driver::turn,
     store::{ActiveProject, Snapshot, Write},
@@ -128,6 +128,11 @@ impl Bench {
         );
     }
 
+    /// The newest answer.
+    pub(super) fn reply(&mut self) -> Reply {
+        self.left.replies.pop().expect("an answer").1
+    }
+
     /// The cancellation was answered.
     pub(super) fn cancelled_reply(&mut self, id: u64) {
         assert!(matches!(self.left.replies.pop(), Some((ReplyId(reply), Reply::Done)) if reply == id));
@@ -186,6 +191,11 @@ impl Bench {
     /// The writes in few words.
     pub(super) fn wrote(&mut self) -> Vec<String> {
         std::mem::take(&mut self.left.writes).iter().map(words).collect()
+    }
+
+    /// What an operator should look at.
+    pub(super) fn warning(&self, agent: AgentId) -> &str {
+        &self.core.agents.get(agent).expect("is known").warning
     }
 
     /// Nobody may have been told anything that the test did not ask for.

@@ -3,6 +3,12 @@
 //! A command that answers once writes one object. A command that streams writes one [`Line`] after the other, each with its
 //! `type`.
 
+mod fleet;
+
+pub use fleet::{
+    Agent, Agents, ClientToken, ClientTokens, JoinToken, JoinTokens, NewClientToken, NewJoinToken, Removed,
+};
+
 use crate::output::human;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use piecework_proto::v1;
@@ -32,6 +38,9 @@ pub enum Line {
 pub struct Up {
     /// The socket.
     pub socket: String,
+    /// The address and port on TCP, if it listens there too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
     /// The data directory.
     pub data: String,
     /// `docker` or `process`.
@@ -357,50 +366,6 @@ impl From<&v1::Attempt> for Attempt {
     }
 }
 
-/// What `agents` answers.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Agents {
-    /// The agents, by name.
-    pub agents: Vec<Agent>,
-}
-
-/// One agent.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Agent {
-    /// Its name.
-    pub name: String,
-    /// `ready`, `not ready` or `lost`.
-    pub state: String,
-    /// Why it is in that state, if there is more to say.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
-    /// How many attempts it runs at a time.
-    pub slots: u32,
-    /// How many attempts it holds.
-    pub held: u32,
-    /// `docker` or `process`.
-    pub runtime: String,
-    /// Its version.
-    pub version: String,
-    /// Milliseconds since it was last heard.
-    pub last_heard_millis: u64,
-}
-
-impl From<&v1::Agent> for Agent {
-    fn from(agent: &v1::Agent) -> Self {
-        Self {
-            name: agent.name.clone(),
-            state: human::agent_state(agent.state()).to_owned(),
-            message: agent.message.clone(),
-            slots: agent.slots,
-            held: agent.held,
-            runtime: agent.runtime.clone(),
-            version: agent.version.clone(),
-            last_heard_millis: agent.last_heard_millis,
-        }
-    }
-}
-
 /// What `new` answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct NewProject {
@@ -427,6 +392,18 @@ pub enum Output {
     Cancel(Project),
     /// `agents`.
     Agents(Agents),
+    /// `agents show`, `drain` and `undrain`.
+    Agent(Box<Agent>),
+    /// `agents join-token`.
+    NewJoinToken(NewJoinToken),
+    /// `agents join-token ls`.
+    JoinTokens(JoinTokens),
+    /// `tokens create`.
+    NewClientToken(NewClientToken),
+    /// `tokens ls`.
+    ClientTokens(ClientTokens),
+    /// `agents remove`, `agents join-token rm` and `tokens rm`.
+    Removed(Removed),
     /// `new`.
     New(NewProject),
     /// `bench`.
