@@ -8,8 +8,8 @@
 //! that ended it at once.
 
 use clap::{Parser, ValueEnum};
-use piecework_agent::{Agent, AgentConfig, Failure, RuntimeChoice};
-use piecework_proto::{address::Address, token::Token};
+use piecework_agent::{Agent, AgentConfig, Failure, RuntimeChoice, offer};
+use piecework_proto::{address::Address, label, token::Token};
 use std::{
     collections::BTreeMap,
     fs,
@@ -57,12 +57,18 @@ struct Args {
     /// Name of this agent; without it the host's. It is the name that it joins under, and stays
     #[arg(long, env = "PIECEWORK_AGENT_NAME")]
     name: Option<String>,
-    /// How many tasks run at a time; without it one for each processor
+    /// How many tasks run at a time; without it one for each processor that is offered
     #[arg(long, env = "PIECEWORK_AGENT_SLOTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     slots: Option<u32>,
     /// What workers are made of
     #[arg(long, env = "PIECEWORK_AGENT_RUNTIME", value_enum, default_value = "docker")]
     runtime: RuntimeArg,
+    /// How many processors tasks may ask for together, such as `4` or `0.5`; without it all that there are
+    #[arg(long, env = "PIECEWORK_AGENT_CPUS", value_parser = offer::cpus_milli)]
+    cpus: Option<u32>,
+    /// How much memory tasks may ask for together, such as `16GiB`; without it all that there is
+    #[arg(long, env = "PIECEWORK_AGENT_MEMORY", value_name = "SIZE", value_parser = offer::memory_bytes)]
+    memory: Option<u64>,
     /// A label that projects can ask for; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -104,10 +110,9 @@ enum OnStop {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("expected KEY=VALUE".into()),
-    }
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    label::check(key, value).map_err(|why| why.to_string())?;
+    Ok((key.into(), value.into()))
 }
 
 impl Args {
@@ -125,6 +130,8 @@ impl Args {
             join,
             name: self.name,
             slots: self.slots,
+            cpus_milli: self.cpus,
+            memory_bytes: self.memory,
             runtime: match self.runtime {
                 RuntimeArg::Auto => RuntimeChoice::Auto,
                 RuntimeArg::Docker => RuntimeChoice::Docker,
