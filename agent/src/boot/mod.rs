@@ -17,7 +17,7 @@ use crate::{
     runtime::{Runtime, RuntimeKind, WorkerId},
     session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
     supervisor::{
-        Core, CoreConfig, Input,
+        Core, CoreConfig, Input, Stop,
         driver::{Driven, Driver, INPUTS_MAX},
     },
     sweep::sweep,
@@ -292,10 +292,27 @@ impl Agent {
         }
     }
 
+    /// Lets what runs end, for as long as `grace`; nothing new is started. To be followed by [`Agent::shutdown`], which may
+    /// also hurry it.
+    pub async fn drain(&self, grace: Duration) {
+        // Without a driver there is nothing to stop.
+        let _ = self.inputs.send(Input::Stop(Stop::Drain(grace))).await;
+        let _ = timeout(grace, self.inputs.closed()).await;
+    }
+
     /// Stops it: running attempts are killed and handed back, their workers are removed.
     pub async fn shutdown(self) {
+        self.stop(Stop::Drain(Duration::ZERO)).await;
+    }
+
+    /// Ends it, and leaves what runs to its workers: the next agent on the same data directory adopts them, within the lease.
+    pub async fn leave(self) {
+        self.stop(Stop::Leave).await;
+    }
+
+    async fn stop(self, how: Stop) {
         // Without a driver there is nothing to stop.
-        let _ = self.inputs.send(Input::Stop).await;
+        let _ = self.inputs.send(Input::Stop(how)).await;
         let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
         self.stop.cancel();
         let all_committed = match driven {
@@ -313,6 +330,9 @@ impl Agent {
                 false
             }
         };
+        if how == Stop::Leave {
+            return;
+        }
         if all_committed {
             let nobody = BTreeSet::new();
             let swept = timeout(Duration::from_secs(DISCARD_SECS), sweep(&*self.runtime, &nobody)).await;

@@ -5,7 +5,7 @@ use super::with::{log_to_stderr, not_started};
 use crate::{context::Context, error::CliError, exit_code};
 use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
 use piecework_proto::address::Address;
-use piecework_server::{LEASE_DEFAULT, Server, ServerConfig};
+use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, Server, ServerConfig};
 use std::{collections::BTreeMap, path::PathBuf};
 use tokio::io::AsyncReadExt;
 
@@ -23,7 +23,13 @@ pub(crate) enum PartRuntime {
 /// Runs a coordinator on a data directory until stdin ends.
 pub(crate) async fn coordinator(context: &Context, data: PathBuf) -> Result<(), CliError> {
     log_to_stderr(context, "warn");
-    let config = ServerConfig { data, socket: None, lease: LEASE_DEFAULT, listen: None };
+    let config = ServerConfig {
+        data,
+        socket: None,
+        lease: LEASE_DEFAULT,
+        crashes_max: CRASHES_MAX_DEFAULT,
+        listen: None,
+    };
     let mut server = Server::start(config).await.map_err(|error| not_started("the coordinator", &error))?;
     let failed = tokio::select! {
         () = stdin_ended() => None,
