@@ -64,6 +64,7 @@ pub enum LeaseLossPolicy {
 /// Where items come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one a project")]
 pub enum ItemSource {
     /// From the submission; the store has them, this many.
     List(u32),
