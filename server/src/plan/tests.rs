@@ -94,6 +94,25 @@ fn every_problem_is_told_with_its_field() {
 }
 
 #[test]
+fn what_no_agent_can_have_is_refused() {
+    check(
+        |spec| {
+            spec.task.requires =
+                [("gpu".to_owned(), "true".to_owned()), ("a b".to_owned(), "c".to_owned())].into();
+            spec.max_parallel = Some(1_000_001);
+        },
+        &[
+            "task.requires: the name of a label is 1 to 63 letters, digits, `.`, `_`, `-` and `/`: not `a b=c`",
+            "max_parallel: at most 1000000 attempts at a time, not 1000001",
+        ],
+    );
+    check(
+        |spec| spec.task.requires = (0..65).map(|n| (format!("l{n}"), String::new())).collect(),
+        &["task.requires: 65 labels are more than any agent has, the limit is 64"],
+    );
+}
+
+#[test]
 fn sources_without_items_are_refused() {
     check(|spec| spec.items = ItemSource::List(0), &["items.list.count: there are no items"]);
     check(|spec| spec.items = range(1, 9, 0), &["items.range.step: the step is 0, so the range never ends"]);

@@ -192,6 +192,24 @@ proptest! {
     }
 }
 
+#[test]
+fn a_hello_says_what_is_offered_and_its_labels_are_checked() {
+    let good = || pb::Hello {
+        name: "a".to_owned(),
+        identity: "i".to_owned(),
+        instance: "1".to_owned(),
+        slots: 4,
+        labels: [("example.org/gpu".to_owned(), "true".to_owned())].into(),
+        memory_bytes: 1 << 30,
+        ..pb::Hello::default()
+    };
+    let domain = hello(good()).unwrap();
+    assert_eq!((domain.cpus_milli, domain.memory_bytes), (None, Some(1 << 30)));
+    let labels = [("no gpu".to_owned(), "true".to_owned())].into();
+    let refused = hello(pb::Hello { labels, ..good() }).unwrap_err().to_string();
+    assert_eq!(refused, "labels: the name of a label is 1 to 63 letters, digits, `.`, `_`, `-` and `/`");
+}
+
 fn good_report() -> pb::Report {
     let output = pb::Output { length: 2, inline: "hi".into(), sha256: Vec::new() };
     pb::Report {
