@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod domain;
 pub mod images;
 pub mod init_link;
+pub mod offer;
 pub mod outbox;
 pub mod pool;
 pub mod runtime;

@@ -115,6 +115,8 @@ mod with {
                 join: None,
                 name,
                 slots: args.slots,
+                cpus_milli: None,
+                memory_bytes: None,
                 runtime: match args.runtime {
                     RuntimeArg::Auto => RuntimeChoice::Auto,
                     RuntimeArg::Docker => RuntimeChoice::Docker,

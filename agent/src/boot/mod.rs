@@ -17,7 +17,7 @@ use crate::{
     runtime::{Runtime, RuntimeKind, WorkerId},
     session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
     supervisor::{
-        Core, CoreConfig, Input,
+        Core, CoreConfig, Input, Stop,
         driver::{Driven, Driver, INPUTS_MAX},
     },
     sweep::sweep,
@@ -71,8 +71,12 @@ pub struct AgentConfig {
     pub join: Option<Token>,
     /// Its name; none means the host's.
     pub name: Option<String>,
-    /// How many attempts at a time; none means one for each processor.
+    /// How many attempts at a time; none means one for each processor that is offered.
     pub slots: Option<u32>,
+    /// The processors that attempts may ask for together, in thousandths; none means the host's.
+    pub cpus_milli: Option<u32>,
+    /// The memory that attempts may ask for together; none means the host's.
+    pub memory_bytes: Option<u64>,
     /// Its runtime.
     pub runtime: RuntimeChoice,
     /// Its labels.
@@ -171,7 +175,7 @@ impl Agent {
         id: AgentId,
         Chosen { runtime, why_not_docker }: Chosen,
     ) -> Result<Self, StartError> {
-        let AgentConfig { data, server, join, name, slots, labels, .. } = config;
+        let AgentConfig { data, server, join, name, slots, cpus_milli, memory_bytes, labels, .. } = config;
         let Opened { outbox, reports, damaged } = open_outbox(data.join("outbox")).await?;
         for damaged in damaged {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
@@ -192,7 +196,8 @@ impl Agent {
             Address::Socket(_) => None,
             Address::Tls { .. } => Some(Credentials::open(&data, &server, &name, join).await?),
         };
-        let slots = slots.unwrap_or_else(host::processors).max(1);
+        let cpus_milli = cpus_milli.unwrap_or_else(|| host::processors().saturating_mul(1000));
+        let slots = slots.unwrap_or_else(|| cpus_milli.div_ceil(1000)).max(1);
         let facts = HelloFacts {
             name: credentials.as_ref().map_or(name, Credentials::name),
             identity: id.long().to_owned(),
@@ -200,8 +205,8 @@ impl Agent {
             slots,
             runtime: runtime_name(runtime.kind()),
             labels,
-            cpus_milli: host::processors().saturating_mul(1000),
-            memory_bytes: host::memory_bytes(),
+            cpus_milli,
+            memory_bytes: memory_bytes.unwrap_or_else(host::memory_bytes),
         };
         let coordinator = {
             let credentials = credentials.clone();
@@ -287,10 +292,27 @@ impl Agent {
         }
     }
 
+    /// Lets what runs end, for as long as `grace`; nothing new is started. To be followed by [`Agent::shutdown`], which may
+    /// also hurry it.
+    pub async fn drain(&self, grace: Duration) {
+        // Without a driver there is nothing to stop.
+        let _ = self.inputs.send(Input::Stop(Stop::Drain(grace))).await;
+        let _ = timeout(grace, self.inputs.closed()).await;
+    }
+
     /// Stops it: running attempts are killed and handed back, their workers are removed.
     pub async fn shutdown(self) {
+        self.stop(Stop::Drain(Duration::ZERO)).await;
+    }
+
+    /// Ends it, and leaves what runs to its workers: the next agent on the same data directory adopts them, within the lease.
+    pub async fn leave(self) {
+        self.stop(Stop::Leave).await;
+    }
+
+    async fn stop(self, how: Stop) {
         // Without a driver there is nothing to stop.
-        let _ = self.inputs.send(Input::Stop).await;
+        let _ = self.inputs.send(Input::Stop(how)).await;
         let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
         self.stop.cancel();
         let all_committed = match driven {
@@ -308,6 +330,9 @@ impl Agent {
                 false
             }
         };
+        if how == Stop::Leave {
+            return;
+        }
         if all_committed {
             let nobody = BTreeSet::new();
             let swept = timeout(Duration::from_secs(DISCARD_SECS), sweep(&*self.runtime, &nobody)).await;

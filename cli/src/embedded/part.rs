@@ -54,6 +54,8 @@ pub(crate) async fn agent(
         join: None,
         name: Some("bench".into()),
         slots: Some(slots),
+        cpus_milli: None,
+        memory_bytes: None,
         runtime: match runtime {
             PartRuntime::Docker => RuntimeChoice::Docker,
             PartRuntime::Process => RuntimeChoice::Process,

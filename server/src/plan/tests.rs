@@ -2,8 +2,8 @@
 
 use super::{CommandTemplate, ProblemKind, STDIN_BYTES_MAX, check_item, command, item, task_count, validate};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network, Phase,
-    ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, LeaseLossPolicy, MatrixAxis,
+    Network, Phase, Placement, ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ fn task(command: &[&str]) -> TaskSpec {
         network: Network::None,
         isolation: Isolation::Sealed,
         stdin: None,
+        requires: BTreeMap::new(),
         output_bytes_max: None,
     }
 }
@@ -33,6 +34,9 @@ fn spec(items: ItemSource) -> ProjectSpec {
         reassemble: Reassemble::BuiltIn(BuiltIn::Concat),
         on_failure: FailurePolicy::Continue,
         weight: 0,
+        max_parallel: None,
+        placement: Placement::Spread,
+        on_lease_loss: LeaseLossPolicy::Rerun,
     }
 }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     coordinator::FromAgent,
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, MatrixAxis, Network,
-        Outcome, Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn,
-        Stdin, TaskKey, TaskSpec, Usage,
+        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, LeaseLossPolicy,
+        MatrixAxis, Network, Outcome, Output, OutputBody, Phase, Placement, ProjectId, ProjectSpec,
+        Reassemble, Report, Resources, RetryOn, Stdin, TaskKey, TaskSpec, Usage,
     },
 };
 use bytes::Bytes;
@@ -54,10 +54,13 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
         prop_oneof![Just(Network::None), Just(Network::Bridge)],
         option::of(1_u64..),
         prop_oneof![Just(Isolation::Sealed), Just(Isolation::Fresh)],
-        option::of(prop_oneof![
-            ".{0,9}".prop_map(Stdin::Template),
-            any::<([u8; 32], u64)>().prop_map(|(sha256, length)| Stdin::File { sha256, length }),
-        ]),
+        (
+            option::of(prop_oneof![
+                ".{0,9}".prop_map(Stdin::Template),
+                any::<([u8; 32], u64)>().prop_map(|(sha256, length)| Stdin::File { sha256, length }),
+            ]),
+            proptest::collection::btree_map(".{0,5}", ".{0,5}", 0..3),
+        ),
     )
         .prop_map(
             |(
@@ -71,7 +74,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                 network,
                 output_bytes_max,
                 isolation,
-                stdin,
+                (stdin, requires),
             )| {
                 TaskSpec {
                     command,
@@ -85,6 +88,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                     output_bytes_max,
                     isolation,
                     stdin,
+                    requires,
                 }
             },
         )
@@ -113,8 +117,13 @@ fn specs() -> impl Strategy<Value = ProjectSpec> {
     ];
     let on_failure =
         prop_oneof![Just(FailurePolicy::Continue), Just(FailurePolicy::Stop), Just(FailurePolicy::Ignore)];
-    (".{0,9}", image, items, tasks(), reassemble, on_failure, any::<u32>()).prop_map(
-        |(name, image, items, task, reassemble, on_failure, weight)| ProjectSpec {
+    let placing = (
+        option::of(1_u32..),
+        prop_oneof![Just(Placement::Spread), Just(Placement::Pack)],
+        prop_oneof![Just(LeaseLossPolicy::Rerun), Just(LeaseLossPolicy::Stop)],
+    );
+    (".{0,9}", image, items, tasks(), reassemble, on_failure, any::<u32>(), placing).prop_map(
+        |(
             name,
             image,
             items,
@@ -122,6 +131,18 @@ fn specs() -> impl Strategy<Value = ProjectSpec> {
             reassemble,
             on_failure,
             weight,
+            (max_parallel, placement, on_lease_loss),
+        )| ProjectSpec {
+            name,
+            image,
+            items,
+            task,
+            reassemble,
+            on_failure,
+            weight,
+            max_parallel,
+            placement,
+            on_lease_loss,
         },
     )
 }

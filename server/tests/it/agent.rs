@@ -89,6 +89,12 @@ impl Agent {
         self.sender.send(pb::AgentMessage { seq: self.seq, message: Some(message) }).await.unwrap();
     }
 
+    /// A message of a kind that is not known here.
+    pub(crate) async fn say_unknown(&mut self) {
+        self.seq += 1;
+        self.sender.send(pb::AgentMessage { seq: self.seq, message: None }).await.unwrap();
+    }
+
     /// The next message, which has the next number.
     pub(crate) async fn hear(&mut self) -> Hear {
         let message = within(self.heard.message()).await.unwrap().expect("the session goes on");

@@ -2,6 +2,7 @@
 
 mod bench;
 mod fleet;
+mod placement;
 mod recall;
 
 use super::{FromAgent, Input, Job, ReplyId, SessionId, ToAgent};
