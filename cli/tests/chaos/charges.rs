@@ -15,6 +15,9 @@ const LOSSES: [&str; 3] = ["worker_lost", "engine_lost", "lease_lost"];
 #[derive(Debug, Default)]
 pub(crate) struct Charges {
     pub(crate) of_kind: BTreeMap<String, usize>,
+    /// Certain losses of attempts that nobody saw begin.
+    pub(crate) unbegun: Vec<String>,
+    /// What could not be found out.
     pub(crate) wrong: Vec<String>,
 }
 
@@ -67,7 +70,7 @@ impl Charges {
         // One of those that began has its result.
         let lost = began.get(&(name.clone(), index)).copied().unwrap_or(0).saturating_sub(1);
         if all > lost && !certain.is_empty() {
-            self.wrong.push(format!(
+            self.unbegun.push(format!(
                 "task {index} of {name} began {} times, and was charged with {all} losses: {certain:?}",
                 lost + 1
             ));

@@ -133,6 +133,11 @@ impl Kind {
         }
     }
 
+    /// The host lives, and is not heard for longer than a lease.
+    pub(crate) const fn is_silence(self) -> bool {
+        matches!(self, Self::AgentPausedLong | Self::LinkCutLong | Self::LinkMute | Self::LinkDeaf)
+    }
+
     /// Within what it must be well again, counted as [`strike`] does.
     const fn recovery_max(self) -> Option<Duration> {
         match self {

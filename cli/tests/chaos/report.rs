@@ -14,6 +14,9 @@ use std::{
     time::Duration,
 };
 
+/// How many charged losses of attempts that never began are told of.
+const UNBEGUN_SHOWN_MAX: usize = 5;
+
 /// Says something past the test's own capturing: a table that only failures show is not read.
 pub(crate) fn say(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
@@ -62,7 +65,9 @@ impl Report {
             ]);
         }
         self.line(table.to_string());
-        self.line(format!("charged losses: {:?}", charges.of_kind));
+        let unbegun = charges.unbegun.len();
+        self.line(format!("charged losses: {:?}; {unbegun} of them never began", charges.of_kind));
+        self.lines.extend(charges.unbegun.iter().take(UNBEGUN_SHOWN_MAX).cloned());
     }
 
     /// When each fault was, counted from when the first task began.
