@@ -14,6 +14,7 @@ use crate::{
     domain::AttemptKey,
     outbox::{Opened, Outbox, OutboxError},
     pool::{Adopted, Pool, PoolConfig, WorkerNames, adopt},
+    readiness::Readiness,
     runtime::{Runtime, RuntimeKind, WorkerId},
     session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
     supervisor::{
@@ -218,12 +219,14 @@ impl Agent {
         let blobs_dir = data.join("blobs");
         let blobs = BlobCache::open(coordinator.bulk(), blobs_dir.clone(), BLOBS_BYTES_MAX)
             .map_err(identity::failed(&blobs_dir))?;
+        let readiness = Readiness::new(inputs.clone());
         let env = Env {
             runtime: runtime.clone(),
             blobs: Arc::new(blobs),
             stdin: Arc::new(CoordinatorStdin::new(coordinator.bulk())),
             spool: outbox.spool().clone(),
             inputs: inputs.clone(),
+            readiness: readiness.clone(),
             follows,
         };
         let pool = PoolConfig {
@@ -244,7 +247,7 @@ impl Agent {
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
         let joined_in = Credentials::path(&data);
-        let watch = readiness::watch(runtime.clone(), data, inputs.clone());
+        let watch = readiness::watch(runtime.clone(), data, readiness);
         // The engine takes its time for it, which nobody has to wait for.
         let sweeping = {
             let runtime = runtime.clone();
