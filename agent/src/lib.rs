@@ -10,6 +10,7 @@ pub mod init_link;
 pub mod offer;
 pub mod outbox;
 pub mod pool;
+pub mod readiness;
 pub mod runtime;
 pub mod session;
 pub mod supervisor;

@@ -14,13 +14,14 @@ use crate::{
     domain::AttemptKey,
     outbox::{Opened, Outbox, OutboxError},
     pool::{Adopted, Pool, PoolConfig, WorkerNames, adopt},
+    readiness::Readiness,
     runtime::{Runtime, RuntimeKind, WorkerId},
     session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
     supervisor::{
         Core, CoreConfig, Input, Stop,
         driver::{Driven, Driver, INPUTS_MAX},
     },
-    sweep::sweep,
+    sweep::{left_over, remove, sweep},
     wire::HelloFacts,
 };
 use choice::Chosen;
@@ -182,7 +183,7 @@ impl Agent {
         }
 
         let in_outbox = reports.iter().map(|report| report.attempt).collect();
-        let adopted = adopt_or_sweep(&*runtime, &in_outbox).await?;
+        let (adopted, left_over) = adopt_workers(&*runtime, &in_outbox).await?;
         let live: Vec<AttemptKey> =
             adopted.iter().flat_map(|adopted| &adopted.attempts).map(|(_, attempt)| *attempt).collect();
         match outbox.remove_orphans(&reports, &live) {
@@ -218,12 +219,14 @@ impl Agent {
         let blobs_dir = data.join("blobs");
         let blobs = BlobCache::open(coordinator.bulk(), blobs_dir.clone(), BLOBS_BYTES_MAX)
             .map_err(identity::failed(&blobs_dir))?;
+        let readiness = Readiness::new(inputs.clone());
         let env = Env {
             runtime: runtime.clone(),
             blobs: Arc::new(blobs),
             stdin: Arc::new(CoordinatorStdin::new(coordinator.bulk())),
             spool: outbox.spool().clone(),
             inputs: inputs.clone(),
+            readiness: readiness.clone(),
             follows,
         };
         let pool = PoolConfig {
@@ -244,8 +247,13 @@ impl Agent {
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
         let joined_in = Credentials::path(&data);
-        let watch = readiness::watch(runtime.clone(), data, inputs.clone());
-        let mut tasks = vec![spawn(followers.run()), spawn(watch)];
+        let watch = readiness::watch(runtime.clone(), data, readiness);
+        // The engine takes its time for it, which nobody has to wait for.
+        let sweeping = {
+            let runtime = runtime.clone();
+            async move { drop(remove(&*runtime, left_over).await) }
+        };
+        let mut tasks = vec![spawn(followers.run()), spawn(watch), spawn(sweeping)];
         tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));
         let (sent_away, removed) = watch::channel(None);
         let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone(), sent_away);
@@ -360,16 +368,16 @@ async fn open_outbox(dir: PathBuf) -> Result<Opened, StartError> {
     opened.await.map_err(|error| StartError::Outbox { path, message: error.to_string() })
 }
 
-/// Adopts what lives, and removes the rest.
-async fn adopt_or_sweep(
+/// Adopts what lives; the rest is left over.
+async fn adopt_workers(
     runtime: &dyn Runtime,
     in_outbox: &BTreeSet<AttemptKey>,
-) -> Result<Vec<Adopted>, StartError> {
+) -> Result<(Vec<Adopted>, Vec<WorkerId>), StartError> {
     let failed = |error| StartError::Runtime(format!("left-over workers can't be listed: {error}"));
     let adopted = adopt(runtime, in_outbox).await.map_err(failed)?;
     let kept: BTreeSet<WorkerId> = adopted.iter().map(|adopted| adopted.worker.clone()).collect();
-    sweep(runtime, &kept).await.map_err(failed)?;
-    Ok(adopted)
+    let left_over = left_over(runtime, &kept).await.map_err(failed)?;
+    Ok((adopted, left_over))
 }
 
 const fn runtime_name(kind: RuntimeKind) -> &'static str {

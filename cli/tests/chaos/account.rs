@@ -71,10 +71,14 @@ impl Account {
     }
 }
 
-/// The fault may have lost the first, and the next came after that.
+/// The fault may have lost the first, and the next came after that. Or the next was there before, not begun yet, on a host
+/// that was silent for longer than its lease, so that the first took its place.
 fn explains(fault: &Fault, first: &Start, next: &Start) -> bool {
     let was_there = first.at <= fault.end && first.end.is_none_or(|(end, _)| end + UNREPORTED >= fault.begin);
-    fault.losses_max > 0 && fault.host == Some(first.host) && was_there && next.at >= fault.begin
+    let lost = fault.host == Some(first.host) && was_there && next.at >= fault.begin;
+    let during = fault.begin..=fault.end;
+    let late = fault.kind.is_silence() && fault.host == Some(next.host) && during.contains(&next.at);
+    fault.losses_max > 0 && (lost || late)
 }
 
 #[cfg(test)]
@@ -90,13 +94,17 @@ mod tests {
     }
 
     fn check(first: (usize, [u64; 2], End), fault: Option<([u64; 2], usize)>, wrong: usize) {
+        check_on(HOST, first, fault, wrong);
+    }
+
+    fn check_on(on: usize, first: (usize, [u64; 2], End), fault: Option<([u64; 2], usize)>, wrong: usize) {
         let zero = Instant::now() + Duration::from_secs(60);
         let (host, secs, end) = first;
         let starts = [start(zero, host, secs, end), start(zero, 2, [20, 21], End::Done)];
         let at = |secs| zero + Duration::from_secs(secs);
         let faults = fault.map(|([begin, end], losses_max)| Fault {
-            kind: Kind::AgentKilled,
-            host: Some(HOST),
+            kind: Kind::AgentPausedLong,
+            host: Some(on),
             begin: at(begin),
             end: at(end),
             running: 1,
@@ -126,6 +134,9 @@ mod tests {
         check((HOST, [14, 15], End::Vanished), Some(([5, 12], 4)), 1);
         check((HOST, [1, 9], End::Vanished), Some(([21, 22], 4)), 1);
         check((2, [1, 9], End::Vanished), Some(([5, 12], 4)), 1);
+        // The second is the older one, and began late on the host that was silent.
+        check_on(2, (HOST, [16, 17], End::Done), Some(([10, 25], 4)), 0);
+        check_on(2, (HOST, [16, 17], End::Done), Some(([10, 19], 4)), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::{
     engine::Engine,
     fleet::{Fleet, HOSTS, LEASE, SLOTS},
+    network::Ill,
     process::{run, wait, with_descendants},
     work::Work,
 };
@@ -23,7 +24,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// Within what a lease is exceeded for certain, and within what it is not.
-const LONGER: Duration = Duration::from_millis(3000);
+const LONGER: Duration = Duration::from_millis(2000);
 const SHORTER: Duration = Duration::from_millis(2500);
 
 /// A kind of fault.
@@ -44,10 +45,16 @@ pub(crate) enum Kind {
     EngineRestarted,
     EngineRestartedLive,
     HostLost,
+    LinkCut,
+    LinkCutLong,
+    LinkMute,
+    LinkDeaf,
+    LinkSlow,
+    LinkReset,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::ServerKilled,
         Self::ServerStopped,
         Self::ServerPaused,
@@ -63,6 +70,12 @@ impl Kind {
         Self::EngineRestarted,
         Self::EngineRestartedLive,
         Self::HostLost,
+        Self::LinkCut,
+        Self::LinkCutLong,
+        Self::LinkMute,
+        Self::LinkDeaf,
+        Self::LinkSlow,
+        Self::LinkReset,
     ];
 
     /// For people.
@@ -83,6 +96,12 @@ impl Kind {
             Self::EngineRestarted => "engine restarted",
             Self::EngineRestartedLive => "engine restarted, live-restore",
             Self::HostLost => "host lost, and back",
+            Self::LinkCut => "link cut, less than a lease",
+            Self::LinkCutLong => "link cut, more than a lease",
+            Self::LinkMute => "link half open: host not heard",
+            Self::LinkDeaf => "link half open: host hears nothing",
+            Self::LinkSlow => "link slow",
+            Self::LinkReset => "connections reset",
         }
     }
 
@@ -101,11 +120,22 @@ impl Kind {
     /// How many attempts it may lose at the most, of those that are on its host while it lasts.
     const fn losses_max(self) -> usize {
         match self {
-            Self::AgentStopped | Self::AgentPausedLong | Self::EngineRestarted | Self::HostLost => usize::MAX,
+            Self::AgentStopped
+            | Self::AgentPausedLong
+            | Self::EngineRestarted
+            | Self::HostLost
+            | Self::LinkCutLong
+            | Self::LinkMute
+            | Self::LinkDeaf => usize::MAX,
             // What runs, and what has ended in the same moment.
             Self::InitKilled | Self::ContainerRemoved => 3,
             _ => 0,
         }
+    }
+
+    /// The host lives, and is not heard for longer than a lease.
+    pub(crate) const fn is_silence(self) -> bool {
+        matches!(self, Self::AgentPausedLong | Self::LinkCutLong | Self::LinkMute | Self::LinkDeaf)
     }
 
     /// Within what it must be well again, counted as [`strike`] does.
@@ -244,6 +274,17 @@ fn strike_host(kind: Kind, fleet: &mut Fleet, number: usize, chance: &mut StdRng
             thread::sleep(some(1000, 4000, chance));
             host.start_engine();
         }
+        Kind::LinkCut
+        | Kind::LinkCutLong
+        | Kind::LinkMute
+        | Kind::LinkDeaf
+        | Kind::LinkSlow
+        | Kind::LinkReset => {
+            let (ill, time) = ill(kind);
+            host.cable.harm(ill);
+            thread::sleep(time);
+            host.cable.heal(ill);
+        }
         _ => {
             host.agent.take()?.kill();
             host.engine.lose();
@@ -255,6 +296,18 @@ fn strike_host(kind: Kind, fleet: &mut Fleet, number: usize, chance: &mut StdRng
     let since = Instant::now();
     wait(WAIT_MAX, || fleet.agent_state(number) == "ready")?;
     Some(since.elapsed())
+}
+
+/// What a fault of the link is, and how long it lasts.
+fn ill(kind: Kind) -> (Ill, Duration) {
+    match kind {
+        Kind::LinkCut => (Ill::Cut, LEASE - SHORTER),
+        Kind::LinkMute => (Ill::Mute, LEASE + LONGER),
+        Kind::LinkDeaf => (Ill::Deaf, LEASE + LONGER),
+        Kind::LinkSlow => (Ill::Slow, LEASE + LONGER),
+        Kind::LinkReset => (Ill::Reset, LEASE / 5),
+        _ => (Ill::Cut, LEASE + LONGER),
+    }
 }
 
 /// A container in which a task runs, and its first process.

@@ -38,18 +38,29 @@ const PROGRAM_MAX: Duration = Duration::from_secs(60);
 /// How long an answer of the coordinator may take.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// How agents reach the coordinator.
-#[derive(Clone, Debug)]
-pub(crate) enum Access {
-    /// Over its socket in the file system that all hosts share here.
-    Socket(PathBuf),
+/// How agents reach the coordinator, and how they join.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    token: String,
 }
 
 impl Access {
+    const PORT: u16 = 7437;
+
+    fn of_server(server: &mut Command) {
+        server.args(["--listen", &format!("{}:{}", Hub::ADDRESS, Self::PORT), "--tls-name", Hub::ADDRESS]);
+    }
+
+    /// Has the coordinator make a token.
+    fn make(fleet: &Fleet) -> Self {
+        let made = fleet.ask(&["agents", "join-token", "--uses", &HOSTS.to_string()]);
+        let token = made.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        Self { token: token.expect("a token to join with") }
+    }
+
     fn of_agent(&self, agent: &mut Command) {
-        match self {
-            Self::Socket(path) => agent.arg("--server").arg(path),
-        };
+        agent.arg("--server").arg(format!("https://{}:{}", Hub::ADDRESS, Self::PORT));
+        agent.env("PIECEWORK_JOIN_TOKEN", &self.token);
     }
 }
 
@@ -135,11 +146,13 @@ impl Fleet {
         let archive = image::write_archive(place.dir());
         let hub = Hub::new();
         let server_disk = Disk::new(place.path("server"), SERVER_DISK_BYTES);
-        let access = Access::Socket(server_disk.path().join("data/piecework.sock"));
         let hosts = (0..HOSTS).map(|number| Host::new(&place, &hub, number)).collect();
         let witness = Witness::default();
-        let mut fleet = Self { server: None, hosts, server_disk, access, witness, hub, place };
+        let mut fleet =
+            Self { server: None, hosts, server_disk, access: Access::default(), witness, hub, place };
         fleet.start_server();
+        fleet.wait("the coordinator answers", PROGRAM_MAX, |fleet| fleet.ask(&["agents"]).is_some());
+        fleet.access = Access::make(&fleet);
         for host in &mut fleet.hosts {
             fleet.witness.listen(host.number, &host.cable.namespace);
             host.start_engine();
@@ -164,6 +177,7 @@ impl Fleet {
         command.arg("--data").arg(self.data());
         command.args(["--lease-secs", &LEASE.as_secs().to_string()]);
         command.args(["--crashes-max", &CRASHES_MAX.to_string()]);
+        Access::of_server(&mut command);
         self.server = Some(Program::start(&mut command, &self.place.path("server.log")));
     }
 
@@ -215,7 +229,18 @@ impl Fleet {
         mut holds: impl FnMut(&Self) -> bool,
     ) -> Duration {
         let took = wait(longest, || holds(self));
-        took.unwrap_or_else(|| panic!("waited in vain until {what}"))
+        took.unwrap_or_else(|| panic!("waited in vain until {what}\n{}", self.state()))
+    }
+
+    /// What the coordinator says of projects and agents.
+    fn state(&self) -> String {
+        let say = |args: &[&str]| match output_within(&mut self.client(args), ANSWER_MAX) {
+            Some(output) => [output.stdout, output.stderr]
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .concat(),
+            None => "no answer\n".to_owned(),
+        };
+        [&["ls"][..], &["agents"]].map(say).concat()
     }
 
     /// The end of what each program said, for the message of a failed run.

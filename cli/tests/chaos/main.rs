@@ -8,6 +8,7 @@
 //! PIECEWORK_CHAOS_KEEP keeps the directory of the run with all logs.
 
 mod account;
+mod charges;
 mod disk;
 mod engine;
 mod fault;
@@ -22,6 +23,7 @@ mod witness;
 mod work;
 
 use account::Account;
+use charges::Charges;
 use fault::{Fault, Kind};
 use fleet::Fleet;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -89,7 +91,11 @@ fn nothing_is_lost_and_nothing_runs_again_without_cause() {
     let mut fleet = Fleet::new();
     let ran = catch_unwind(AssertUnwindSafe(|| run(&mut fleet, &kinds, seed, &mut chance)));
     match ran {
-        Ok(wrong) => assert!(wrong.is_empty(), "seed {seed}:\n{}\n{}", wrong.join("\n"), fleet.logs()),
+        Ok(wrong) if wrong.is_empty() => {}
+        Ok(wrong) => {
+            say(&format!("{}\n", fleet.logs()));
+            panic!("seed {seed}:\n{}", wrong.join("\n"));
+        }
         Err(panic) => {
             say(&format!("chaos: seed {seed} went wrong\n{}\n", fleet.logs()));
             resume_unwind(panic);
@@ -115,11 +121,16 @@ fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec
     let mut wrong = work.finish(fleet);
     let starts = fleet.witness.starts();
     let account = Account::new(&starts, &faults);
-    report.add(&faults, &account, work.projects(), work.tasks());
+    let charges = Charges::new(fleet, work.projects(), &starts);
+    report.add(&faults, &account, &charges, &work);
     wrong.extend(account.wrong);
+    wrong.extend(charges.wrong);
     wrong.extend(faults.iter().filter_map(Fault::too_slow));
     if wrong.is_empty() {
         wrong.extend(left_over::check(fleet, &memory, &mut report));
+    }
+    if !wrong.is_empty() {
+        report.tell(&faults, &starts);
     }
     say(&report.text());
     wrong

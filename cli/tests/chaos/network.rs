@@ -61,17 +61,15 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
+    /// Where hosts find the coordinator.
+    pub(crate) const ADDRESS: &str = "10.77.0.1";
+
     pub(crate) fn new() -> Self {
         let namespace = Namespace::new(format!("{NAME}-{}-hub", std::process::id()));
         namespace.ip(&["link", "add", BRIDGE, "type", "bridge"]);
-        namespace.ip(&["address", "add", &format!("{}/24", Self::address()), "dev", BRIDGE]);
+        namespace.ip(&["address", "add", &format!("{}/24", Self::ADDRESS), "dev", BRIDGE]);
         namespace.ip(&["link", "set", BRIDGE, "up"]);
         Self { namespace }
-    }
-
-    /// Where hosts find the coordinator.
-    pub(crate) const fn address() -> &'static str {
-        "10.77.0.1"
     }
 }
 
@@ -79,7 +77,28 @@ impl Hub {
 #[derive(Debug)]
 pub(crate) struct Cable {
     pub(crate) namespace: Namespace,
+    hub: String,
+    /// The hub's end of it.
+    plug: String,
 }
+
+/// What a cable can suffer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ill {
+    /// Nothing goes through.
+    Cut,
+    /// Nothing goes through to the hub.
+    Mute,
+    /// Nothing goes through to the host.
+    Deaf,
+    /// Very little goes through at a time.
+    Slow,
+    /// Whoever sends is told that the connection is no more.
+    Reset,
+}
+
+/// What goes through a slow one, and how long something may wait before it is dropped.
+const SLOW: [&str; 7] = ["tbf", "rate", "1mbit", "burst", "32kb", "latency", "400ms"];
 
 impl Cable {
     pub(crate) fn new(hub: &Hub, host: usize) -> Self {
@@ -100,6 +119,49 @@ impl Cable {
         hub.namespace.ip(&["link", "set", &plug, "master", BRIDGE, "up"]);
         namespace.ip(&["address", "add", &format!("10.77.0.{}/24", host + 10), "dev", CARD]);
         namespace.ip(&["link", "set", CARD, "up"]);
-        Self { namespace }
+        Self { namespace, hub: hub.namespace.0.clone(), plug }
+    }
+
+    /// From now on it suffers from this.
+    pub(crate) fn harm(&self, ill: Ill) {
+        self.set(ill, true);
+    }
+
+    /// It is well again.
+    pub(crate) fn heal(&self, ill: Ill) {
+        self.set(ill, false);
+    }
+
+    fn set(&self, ill: Ill, harmed: bool) {
+        let (change, rule) = if harmed { ("add", "--append") } else { ("del", "--delete") };
+        let filter = |args: &[&str]| {
+            run(self.namespace.command("iptables").args(["--wait", rule]).args(args));
+        };
+        match ill {
+            Ill::Cut => {
+                let state = if harmed { "down" } else { "up" };
+                run(Command::new("ip").args(["-n", &self.hub, "link", "set", &self.plug, state]));
+            }
+            Ill::Mute => filter(&["OUTPUT", "--out-interface", CARD, "--jump", "DROP"]),
+            Ill::Deaf => filter(&["INPUT", "--in-interface", CARD, "--jump", "DROP"]),
+            Ill::Reset => filter(&[
+                "OUTPUT",
+                "--out-interface",
+                CARD,
+                "--protocol",
+                "tcp",
+                "--jump",
+                "REJECT",
+                "--reject-with",
+                "tcp-reset",
+            ]),
+            Ill::Slow => {
+                for (namespace, device) in [(&self.hub, &*self.plug), (&self.namespace.0, CARD)] {
+                    let mut tc = Command::new("tc");
+                    tc.args(["-n", namespace, "qdisc", change, "dev", device, "root"]);
+                    run(tc.args(if harmed { &SLOW[..] } else { &[] }));
+                }
+            }
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::{
     account::Account,
+    charges::Charges,
     fault::{Fault, Kind},
+    witness::Start,
+    work::Work,
 };
 use comfy_table::{Table, presets::NOTHING};
 use std::{
@@ -10,6 +13,9 @@ use std::{
     io::{self, Write},
     time::Duration,
 };
+
+/// How many charged losses of attempts that never began are told of.
+const UNBEGUN_SHOWN_MAX: usize = 5;
 
 /// Says something past the test's own capturing: a table that only failures show is not read.
 pub(crate) fn say(text: &str) {
@@ -30,7 +36,8 @@ impl Report {
         self.lines.push(line);
     }
 
-    pub(crate) fn add(&mut self, faults: &[Fault], account: &Account, projects: usize, tasks: usize) {
+    pub(crate) fn add(&mut self, faults: &[Fault], account: &Account, charges: &Charges, work: &Work) {
+        let (projects, tasks) = (work.projects().count(), work.tasks());
         let reruns: usize = account.reruns.values().map(Vec::len).sum();
         self.line(format!(
             "{projects} projects of {tasks} tasks; {} faults hit {} running attempts; {reruns} reruns, {} retries",
@@ -58,6 +65,19 @@ impl Report {
             ]);
         }
         self.line(table.to_string());
+        let unbegun = charges.unbegun.len();
+        self.line(format!("charged losses: {:?}; {unbegun} of them never began", charges.of_kind));
+        self.lines.extend(charges.unbegun.iter().take(UNBEGUN_SHOWN_MAX).cloned());
+    }
+
+    /// When each fault was, counted from when the first task began.
+    pub(crate) fn tell(&mut self, faults: &[Fault], starts: &[Start]) {
+        let Some(zero) = starts.first().map(|start| start.at) else { return };
+        for fault in faults {
+            let [begin, end] = [fault.begin, fault.end].map(|at| at.duration_since(zero).as_secs_f64());
+            let host = fault.host.map_or_else(|| "the coordinator".to_owned(), |host| format!("host {host}"));
+            self.line(format!("{begin:6.1} to {end:6.1} s  {host}: {}", fault.kind.words()));
+        }
     }
 
     pub(crate) fn text(&self) -> String {

@@ -178,8 +178,9 @@ impl Work {
         self.projects.values().map(|project| project.works().len()).sum()
     }
 
-    pub(crate) fn projects(&self) -> usize {
-        self.projects.len()
+    /// The projects' numbers and names.
+    pub(crate) fn projects(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.projects.iter().map(|(id, project)| (*id, &*project.name))
     }
 }
 
