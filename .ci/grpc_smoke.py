@@ -1,7 +1,7 @@
-"""A foreign client, which knows nothing but the server's Unix socket: what grpcurl would see.
+"""A foreign client, which knows nothing but the server's Unix socket and its certificate authority: what grpcurl would see.
 
-Usage: grpc_smoke.py SOCKET. Lists the services over both versions of reflection, reads a message's fields from the schema
-it is sent, asks for the health, and calls one method with it.
+Usage: grpc_smoke.py SOCKET CA. Lists the services over both versions of reflection, reads a message's fields from the schema
+it is sent, asks for the health, and calls one method with it. Then it makes itself a token, and calls over TCP with TLS.
 """
 
 import sys
@@ -51,8 +51,8 @@ def check_health(channel):
     print(f"health: {status}")
 
 
-def check_call(channel):
-    """A method can be called with what reflection says of it, and a fault has the fitting code."""
+def caller(channel):
+    """What calls methods with what reflection says of them."""
     pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
 
     def call(service, method, **fields):
@@ -66,6 +66,12 @@ def check_call(channel):
         )
         return stub(request, timeout=TIMEOUT_SECS)
 
+    return call
+
+
+def check_call(channel):
+    """A method can be called, and a fault has the fitting code."""
+    call = caller(channel)
     info = call("Admin", "GetServerInfo")
     assert info.version and info.coordinator_epoch > 0, info
     print(f"Admin.GetServerInfo: version {info.version}, coordinator epoch {info.coordinator_epoch}")
@@ -78,6 +84,27 @@ def check_call(channel):
         raise AssertionError("a project that never was is found")
 
 
+def check_tls(socket_channel, authority):
+    """Over TCP, a client that has the certificate authority's certificate and a token is served as over the socket."""
+    made = caller(socket_channel)("Admin", "CreateClientToken", name="smoke")
+    target = made.address.removeprefix("https://")
+    tls = grpc.ssl_channel_credentials(authority)
+    with grpc.secure_channel(target, tls) as channel:
+        # The schema is not for everybody either.
+        try:
+            reflect(channel, "v1", wire.ServerReflectionRequest(list_services=""))
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
+            print(f"TLS without a token: {error.code().name}: {error.details()}")
+        else:
+            raise AssertionError("a client without a token is served")
+    known = grpc.composite_channel_credentials(tls, grpc.access_token_call_credentials(made.token))
+    with grpc.secure_channel(target, known) as channel:
+        check_reflection(channel)
+        check_call(channel)
+    print(f"TLS with a token: served at {made.address}")
+
+
 def main():
     # grpcio would send the socket's path as the authority, which HTTP/2 servers in Rust refuse as malformed.
     options = [("grpc.default_authority", "localhost")]
@@ -86,6 +113,8 @@ def main():
         check_reflection(channel)
         check_health(channel)
         check_call(channel)
+        with open(sys.argv[2], "rb") as authority:
+            check_tls(channel, authority.read())
 
 
 main()

@@ -1,17 +1,22 @@
 //! The binary `piecework-agent`: an agent of its own on one host.
 //!
+//! SIGTERM or SIGINT stops it: it takes nothing new, lets what runs end for a grace, and hands the rest back. A second one
+//! ends the grace, a third the process. With `--on-stop leave` the workers go on without it, for its next start.
+//!
 //! Exit codes: 0 after a stop by SIGTERM or SIGINT, 1 if the agent could not start or could not go on, 2 for wrong
-//! arguments, 4 if the coordinator has removed it, 130 after a second signal, which ends it at once.
+//! arguments, 4 if the coordinator has removed it, 130 after a signal
+//! that ended it at once.
 
 use clap::{Parser, ValueEnum};
-use piecework_agent::{Agent, AgentConfig, Failure, RuntimeChoice};
-use piecework_proto::{address::Address, token::Token};
+use piecework_agent::{Agent, AgentConfig, Failure, RuntimeChoice, offer};
+use piecework_proto::{address::Address, label, token::Token};
 use std::{
     collections::BTreeMap,
     fs,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,7 +27,13 @@ const EXIT_FAILED: u8 = 1;
 /// The coordinator has removed this agent: starting it again is of no use.
 const EXIT_REMOVED: u8 = 4;
 
-/// A second signal came during the stop.
+/// How long what runs may go on after the signal to stop, if nothing else is said, in seconds.
+const STOP_GRACE_SECS: u64 = 30;
+
+/// The longest such time: a week.
+const STOP_GRACE_SECS_MAX: u64 = 7 * 24 * 3600;
+
+/// A signal more came during the stop.
 const EXIT_HURRIED: u8 = 130;
 
 /// Runs tasks of Piecework projects on this host.
@@ -46,15 +57,33 @@ struct Args {
     /// Name of this agent; without it the host's. It is the name that it joins under, and stays
     #[arg(long, env = "PIECEWORK_AGENT_NAME")]
     name: Option<String>,
-    /// How many tasks run at a time; without it one for each processor
+    /// How many tasks run at a time; without it one for each processor that is offered
     #[arg(long, env = "PIECEWORK_AGENT_SLOTS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     slots: Option<u32>,
     /// What workers are made of
     #[arg(long, env = "PIECEWORK_AGENT_RUNTIME", value_enum, default_value = "docker")]
     runtime: RuntimeArg,
+    /// How many processors tasks may ask for together, such as `4` or `0.5`; without it all that there are
+    #[arg(long, env = "PIECEWORK_AGENT_CPUS", value_parser = offer::cpus_milli)]
+    cpus: Option<u32>,
+    /// How much memory tasks may ask for together, such as `16GiB`; without it all that there is
+    #[arg(long, env = "PIECEWORK_AGENT_MEMORY", value_name = "SIZE", value_parser = offer::memory_bytes)]
+    memory: Option<u64>,
     /// A label that projects can ask for; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// What becomes of the tasks that run when a signal stops the agent
+    #[arg(long, env = "PIECEWORK_AGENT_ON_STOP", value_enum, default_value = "drain")]
+    on_stop: OnStop,
+    /// How many seconds they may go on; what runs then is killed, and runs elsewhere
+    #[arg(
+        long,
+        env = "PIECEWORK_AGENT_STOP_GRACE",
+        value_name = "SECONDS",
+        default_value_t = STOP_GRACE_SECS,
+        value_parser = clap::value_parser!(u64).range(..=STOP_GRACE_SECS_MAX)
+    )]
+    stop_grace: u64,
     /// What is logged to stderr, such as `info` or `piecework_agent=debug`
     #[arg(long, env = "PIECEWORK_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
@@ -71,11 +100,19 @@ enum RuntimeArg {
     Process,
 }
 
+/// What becomes of tasks when the agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnStop {
+    /// They may end within the grace
+    Drain,
+    /// They go on in their workers; the agent's next start, within the lease, adopts them
+    Leave,
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("expected KEY=VALUE".into()),
-    }
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    label::check(key, value).map_err(|why| why.to_string())?;
+    Ok((key.into(), value.into()))
 }
 
 impl Args {
@@ -93,6 +130,8 @@ impl Args {
             join,
             name: self.name,
             slots: self.slots,
+            cpus_milli: self.cpus,
+            memory_bytes: self.memory,
             runtime: match self.runtime {
                 RuntimeArg::Auto => RuntimeChoice::Auto,
                 RuntimeArg::Docker => RuntimeChoice::Docker,
@@ -127,6 +166,7 @@ async fn main() -> ExitCode {
             return ExitCode::from(EXIT_FAILED);
         }
     };
+    let (on_stop, grace) = (args.on_stop, Duration::from_secs(args.stop_grace));
     let config = match args.into_config() {
         Ok(config) => config,
         Err(error) => {
@@ -151,7 +191,17 @@ async fn main() -> ExitCode {
     }
     tracing::info!(runtime = ?agent.runtime(), "the agent runs");
     let code = tokio::select! {
-        () = signals.next() => ExitCode::SUCCESS,
+        () = signals.next() => {
+            if on_stop == OnStop::Leave {
+                return leave(agent, &mut signals).await;
+            }
+            tracing::info!("stopping: what runs has {} s to end; a second signal kills it and hands it back", grace.as_secs());
+            tokio::select! {
+                () = agent.drain(grace) => {}
+                () = signals.next() => {}
+            }
+            ExitCode::SUCCESS
+        }
         why = agent.failed() => {
             tracing::error!("{why}");
             match why {
@@ -160,9 +210,20 @@ async fn main() -> ExitCode {
             }
         }
     };
-    tracing::info!("stopping: what runs is killed and handed back; a second signal ends the agent at once");
+    tracing::info!(
+        "stopping: what still runs is killed and handed back; one more signal ends the agent at once"
+    );
     tokio::select! {
         () = agent.shutdown() => code,
+        () = signals.next() => ExitCode::from(EXIT_HURRIED),
+    }
+}
+
+/// Ends the agent, and not its workers.
+async fn leave(agent: Agent, signals: &mut Signals) -> ExitCode {
+    tracing::info!("stopping: what runs goes on in its workers, for the next start to adopt");
+    tokio::select! {
+        () = agent.leave() => ExitCode::SUCCESS,
         () = signals.next() => ExitCode::from(EXIT_HURRIED),
     }
 }

@@ -22,8 +22,23 @@ pub struct Swept {
 /// # Errors
 /// If the workers can't even be listed.
 pub async fn sweep(runtime: &dyn Runtime, adopted: &BTreeSet<WorkerId>) -> Result<Swept, WorkerError> {
-    let left_over = runtime.workers().await?.into_iter().filter(|id| !adopted.contains(id));
-    let results = stream::iter(left_over)
+    Ok(remove(runtime, left_over(runtime, adopted).await?).await)
+}
+
+/// Every worker of this agent but those that were adopted.
+///
+/// # Errors
+/// If they can't be listed.
+pub async fn left_over(
+    runtime: &dyn Runtime,
+    adopted: &BTreeSet<WorkerId>,
+) -> Result<Vec<WorkerId>, WorkerError> {
+    Ok(runtime.workers().await?.into_iter().filter(|id| !adopted.contains(id)).collect())
+}
+
+/// Removes these workers. One that can't be removed is logged.
+pub async fn remove(runtime: &dyn Runtime, workers: Vec<WorkerId>) -> Swept {
+    let results = stream::iter(workers)
         .map(|id| async move {
             let result = runtime.discard(&id).await;
             match &result {
@@ -36,5 +51,5 @@ pub async fn sweep(runtime: &dyn Runtime, adopted: &BTreeSet<WorkerId>) -> Resul
         .collect::<Vec<bool>>()
         .await;
     let removed = results.iter().filter(|removed| **removed).count();
-    Ok(Swept { removed, failed: results.len() - removed })
+    Swept { removed, failed: results.len() - removed }
 }

@@ -72,7 +72,8 @@ mod with {
     use piecework_agent::{Agent, AgentConfig, RuntimeChoice, runtime::RuntimeKind};
     use piecework_proto::address::Address;
     use piecework_server::{
-        AGENT_LIFE_DEFAULT, LEASE_DEFAULT, ListenConfig, Server, ServerConfig, StartError,
+        AGENT_LIFE_DEFAULT, CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, Server, ServerConfig,
+        StartError,
     };
     use std::{collections::BTreeMap, path::Path, sync::Arc};
     use tracing_subscriber::EnvFilter;
@@ -98,7 +99,13 @@ mod with {
                 certificate: None,
                 agent_life: AGENT_LIFE_DEFAULT,
             });
-            let server = ServerConfig { data: data.clone(), socket, lease: LEASE_DEFAULT, listen };
+            let server = ServerConfig {
+                data: data.clone(),
+                socket,
+                lease: LEASE_DEFAULT,
+                crashes_max: CRASHES_MAX_DEFAULT,
+                listen,
+            };
             let server = match Server::start(server).await {
                 Ok(server) => server,
                 Err(StartError::Locked(_)) => return Ok(None),
@@ -110,6 +117,8 @@ mod with {
                 join: None,
                 name,
                 slots: args.slots,
+                cpus_milli: None,
+                memory_bytes: None,
                 runtime: match args.runtime {
                     RuntimeArg::Auto => RuntimeChoice::Auto,
                     RuntimeArg::Docker => RuntimeChoice::Docker,

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod dial;
+pub mod label;
 pub mod token;
 pub mod trust;
 

@@ -1,7 +1,7 @@
 //! The options of the `piecework-server` program: flags, and `PIECEWORK_*` variables.
 
 use crate::{
-    boot::{LEASE_DEFAULT, ListenConfig, ServerConfig},
+    boot::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, ServerConfig},
     tls::{AGENT_LIFE_DEFAULT, CertificateFiles},
 };
 use clap::Parser;
@@ -13,6 +13,9 @@ const LEASE_SECS_MIN: u64 = 1;
 
 /// Longest lease: a day.
 const LEASE_SECS_MAX: u64 = 24 * 3600;
+
+/// Most losses that a task may be allowed: more is as good as no limit.
+const CRASHES_MAX_MAX: i64 = 1_000_000;
 
 /// The coordinator of Piecework: owns projects and queues, assigns attempts, records results.
 ///
@@ -39,6 +42,15 @@ pub struct Options {
         value_parser = clap::value_parser!(u64).range(LEASE_SECS_MIN..=LEASE_SECS_MAX)
     )]
     pub lease_secs: u64,
+    /// How many attempts of one task may be lost, with their worker, engine or agent, before the task fails.
+    #[arg(
+        long,
+        env = "PIECEWORK_CRASHES_MAX",
+        value_name = "NUMBER",
+        default_value_t = CRASHES_MAX_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(0..=CRASHES_MAX_MAX)
+    )]
+    pub crashes_max: u32,
     /// Also listen on this IP address and port, for agents and clients of other hosts; with TLS from the first byte.
     ///
     /// Agents join with a token from `piecework agents join-token`; clients need one from `piecework tokens create`.
@@ -69,15 +81,24 @@ pub struct Options {
 
 impl From<Options> for ServerConfig {
     fn from(options: Options) -> Self {
-        let Options { data, socket, lease_secs, listen, tls_names, tls_cert, tls_key, agent_cert_hours } =
-            options;
+        let Options {
+            data,
+            socket,
+            lease_secs,
+            crashes_max,
+            listen,
+            tls_names,
+            tls_cert,
+            tls_key,
+            agent_cert_hours,
+        } = options;
         let listen = listen.map(|address| ListenConfig {
             address,
             names: tls_names,
             certificate: tls_cert.zip(tls_key).map(|(chain, key)| CertificateFiles { chain, key }),
             agent_life: Duration::from_secs(agent_cert_hours * 3600),
         });
-        Self { data, socket, lease: Duration::from_secs(lease_secs), listen }
+        Self { data, socket, lease: Duration::from_secs(lease_secs), crashes_max, listen }
     }
 }
 
@@ -89,6 +110,17 @@ mod tests {
     #[test]
     fn the_options_are_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_limit_of_losses_can_be_raised() {
+        let parse = |more: &[&str]| {
+            let options = Options::try_parse_from(["piecework-server", "--data", "d"].iter().chain(more));
+            options.map(|options| ServerConfig::from(options).crashes_max).ok()
+        };
+        assert_eq!(parse(&[]), Some(CRASHES_MAX_DEFAULT));
+        assert_eq!(parse(&["--crashes-max", "100"]), Some(100));
+        assert_eq!(parse(&["--crashes-max", "-1"]), None);
     }
 
     #[test]

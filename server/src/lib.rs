@@ -18,5 +18,7 @@ pub mod tls;
 pub mod watch;
 pub mod wire;
 
-pub use boot::{LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError};
-pub use tls::AGENT_LIFE_DEFAULT;
+pub use boot::{
+    CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, SOCKET_NAME, Server, ServerConfig, StartError,
+};
+pub use tls::{AGENT_LIFE_DEFAULT, CertificateFiles};

@@ -9,6 +9,7 @@ pub mod stdin;
 use crate::{
     domain::{AttemptKey, OutputStream},
     outbox::{OutboxError, Spool},
+    readiness::Readiness,
     runtime::{Blobs, Runtime},
     supervisor::Input,
 };
@@ -35,6 +36,8 @@ pub struct Env {
     pub spool: Spool,
     /// Whom endings are told.
     pub inputs: mpsc::Sender<Input>,
+    /// Who tells that no workers can be made.
+    pub readiness: Readiness,
     /// Whom output is told that can be followed.
     pub follows: mpsc::Sender<Growing>,
 }

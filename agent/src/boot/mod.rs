@@ -14,13 +14,14 @@ use crate::{
     domain::AttemptKey,
     outbox::{Opened, Outbox, OutboxError},
     pool::{Adopted, Pool, PoolConfig, WorkerNames, adopt},
+    readiness::Readiness,
     runtime::{Runtime, RuntimeKind, WorkerId},
     session::{BLOBS_BYTES_MAX, BlobCache, Coordinator, CoordinatorStdin, Dialer, Followers, Lines, Uploads},
     supervisor::{
-        Core, CoreConfig, Input,
+        Core, CoreConfig, Input, Stop,
         driver::{Driven, Driver, INPUTS_MAX},
     },
-    sweep::sweep,
+    sweep::{left_over, remove, sweep},
     wire::HelloFacts,
 };
 use choice::Chosen;
@@ -71,8 +72,12 @@ pub struct AgentConfig {
     pub join: Option<Token>,
     /// Its name; none means the host's.
     pub name: Option<String>,
-    /// How many attempts at a time; none means one for each processor.
+    /// How many attempts at a time; none means one for each processor that is offered.
     pub slots: Option<u32>,
+    /// The processors that attempts may ask for together, in thousandths; none means the host's.
+    pub cpus_milli: Option<u32>,
+    /// The memory that attempts may ask for together; none means the host's.
+    pub memory_bytes: Option<u64>,
     /// Its runtime.
     pub runtime: RuntimeChoice,
     /// Its labels.
@@ -171,14 +176,14 @@ impl Agent {
         id: AgentId,
         Chosen { runtime, why_not_docker }: Chosen,
     ) -> Result<Self, StartError> {
-        let AgentConfig { data, server, join, name, slots, labels, .. } = config;
+        let AgentConfig { data, server, join, name, slots, cpus_milli, memory_bytes, labels, .. } = config;
         let Opened { outbox, reports, damaged } = open_outbox(data.join("outbox")).await?;
         for damaged in damaged {
             tracing::error!(attempt = damaged.attempt, "an ending in the outbox is lost: {}", damaged.why);
         }
 
         let in_outbox = reports.iter().map(|report| report.attempt).collect();
-        let adopted = adopt_or_sweep(&*runtime, &in_outbox).await?;
+        let (adopted, left_over) = adopt_workers(&*runtime, &in_outbox).await?;
         let live: Vec<AttemptKey> =
             adopted.iter().flat_map(|adopted| &adopted.attempts).map(|(_, attempt)| *attempt).collect();
         match outbox.remove_orphans(&reports, &live) {
@@ -192,7 +197,8 @@ impl Agent {
             Address::Socket(_) => None,
             Address::Tls { .. } => Some(Credentials::open(&data, &server, &name, join).await?),
         };
-        let slots = slots.unwrap_or_else(host::processors).max(1);
+        let cpus_milli = cpus_milli.unwrap_or_else(|| host::processors().saturating_mul(1000));
+        let slots = slots.unwrap_or_else(|| cpus_milli.div_ceil(1000)).max(1);
         let facts = HelloFacts {
             name: credentials.as_ref().map_or(name, Credentials::name),
             identity: id.long().to_owned(),
@@ -200,8 +206,8 @@ impl Agent {
             slots,
             runtime: runtime_name(runtime.kind()),
             labels,
-            cpus_milli: host::processors().saturating_mul(1000),
-            memory_bytes: host::memory_bytes(),
+            cpus_milli,
+            memory_bytes: memory_bytes.unwrap_or_else(host::memory_bytes),
         };
         let coordinator = {
             let credentials = credentials.clone();
@@ -213,12 +219,14 @@ impl Agent {
         let blobs_dir = data.join("blobs");
         let blobs = BlobCache::open(coordinator.bulk(), blobs_dir.clone(), BLOBS_BYTES_MAX)
             .map_err(identity::failed(&blobs_dir))?;
+        let readiness = Readiness::new(inputs.clone());
         let env = Env {
             runtime: runtime.clone(),
             blobs: Arc::new(blobs),
             stdin: Arc::new(CoordinatorStdin::new(coordinator.bulk())),
             spool: outbox.spool().clone(),
             inputs: inputs.clone(),
+            readiness: readiness.clone(),
             follows,
         };
         let pool = PoolConfig {
@@ -239,8 +247,13 @@ impl Agent {
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
         let joined_in = Credentials::path(&data);
-        let watch = readiness::watch(runtime.clone(), data, inputs.clone());
-        let mut tasks = vec![spawn(followers.run()), spawn(watch)];
+        let watch = readiness::watch(runtime.clone(), data, readiness);
+        // The engine takes its time for it, which nobody has to wait for.
+        let sweeping = {
+            let runtime = runtime.clone();
+            async move { drop(remove(&*runtime, left_over).await) }
+        };
+        let mut tasks = vec![spawn(followers.run()), spawn(watch), spawn(sweeping)];
         tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));
         let (sent_away, removed) = watch::channel(None);
         let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone(), sent_away);
@@ -287,10 +300,27 @@ impl Agent {
         }
     }
 
+    /// Lets what runs end, for as long as `grace`; nothing new is started. To be followed by [`Agent::shutdown`], which may
+    /// also hurry it.
+    pub async fn drain(&self, grace: Duration) {
+        // Without a driver there is nothing to stop.
+        let _ = self.inputs.send(Input::Stop(Stop::Drain(grace))).await;
+        let _ = timeout(grace, self.inputs.closed()).await;
+    }
+
     /// Stops it: running attempts are killed and handed back, their workers are removed.
     pub async fn shutdown(self) {
+        self.stop(Stop::Drain(Duration::ZERO)).await;
+    }
+
+    /// Ends it, and leaves what runs to its workers: the next agent on the same data directory adopts them, within the lease.
+    pub async fn leave(self) {
+        self.stop(Stop::Leave).await;
+    }
+
+    async fn stop(self, how: Stop) {
         // Without a driver there is nothing to stop.
-        let _ = self.inputs.send(Input::Stop).await;
+        let _ = self.inputs.send(Input::Stop(how)).await;
         let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
         self.stop.cancel();
         let all_committed = match driven {
@@ -308,6 +338,9 @@ impl Agent {
                 false
             }
         };
+        if how == Stop::Leave {
+            return;
+        }
         if all_committed {
             let nobody = BTreeSet::new();
             let swept = timeout(Duration::from_secs(DISCARD_SECS), sweep(&*self.runtime, &nobody)).await;
@@ -335,16 +368,16 @@ async fn open_outbox(dir: PathBuf) -> Result<Opened, StartError> {
     opened.await.map_err(|error| StartError::Outbox { path, message: error.to_string() })
 }
 
-/// Adopts what lives, and removes the rest.
-async fn adopt_or_sweep(
+/// Adopts what lives; the rest is left over.
+async fn adopt_workers(
     runtime: &dyn Runtime,
     in_outbox: &BTreeSet<AttemptKey>,
-) -> Result<Vec<Adopted>, StartError> {
+) -> Result<(Vec<Adopted>, Vec<WorkerId>), StartError> {
     let failed = |error| StartError::Runtime(format!("left-over workers can't be listed: {error}"));
     let adopted = adopt(runtime, in_outbox).await.map_err(failed)?;
     let kept: BTreeSet<WorkerId> = adopted.iter().map(|adopted| adopted.worker.clone()).collect();
-    sweep(runtime, &kept).await.map_err(failed)?;
-    Ok(adopted)
+    let left_over = left_over(runtime, &kept).await.map_err(failed)?;
+    Ok((adopted, left_over))
 }
 
 const fn runtime_name(kind: RuntimeKind) -> &'static str {

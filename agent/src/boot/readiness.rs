@@ -1,16 +1,13 @@
 //! Whether work can be done here, looked at again and again.
 
-use crate::{runtime::Runtime, supervisor::Input};
+use crate::{readiness::Readiness, runtime::Runtime};
 use nix::sys::statvfs::statvfs;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 /// How often it is looked at, in milliseconds.
 const LOOK_EVERY_MILLIS: u64 = 2000;
@@ -22,23 +19,14 @@ const ANSWER_SECS: u64 = 10;
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// Tells each change, until nobody listens.
-pub(super) async fn watch(runtime: Arc<dyn Runtime>, data: PathBuf, inputs: mpsc::Sender<Input>) {
-    let mut told = String::new();
+pub(super) async fn watch(runtime: Arc<dyn Runtime>, data: PathBuf, readiness: Readiness) {
     loop {
         let not_ready = match disk(&data) {
             Ok(()) => look(&*runtime).await,
             Err(why) => why,
         };
-        if not_ready != told {
-            if not_ready.is_empty() {
-                tracing::info!("ready again");
-            } else {
-                tracing::warn!("not ready: {not_ready}");
-            }
-            told.clone_from(&not_ready);
-            if inputs.send(Input::Runtime { not_ready }).await.is_err() {
-                return;
-            }
+        if !readiness.tell(not_ready).await {
+            return;
         }
         sleep(Duration::from_millis(LOOK_EVERY_MILLIS)).await;
     }

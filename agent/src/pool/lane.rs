@@ -132,6 +132,11 @@ pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
     };
     match made {
         Some(Ok(made)) => Lane::new(shared, id, notify, made).live().await,
+        Some(Err(Outcome::EngineLost(_))) if shared.is_engine_away().await => {
+            let waiting = shared.with(|board, _| board.take_all(id));
+            shared.not_begun(waiting).await;
+            shared.with(|board, to_do| board.leave(id, to_do));
+        }
         Some(Err(outcome)) => {
             // Each attempt that needs such a worker meets the same by itself: it may be better by then.
             let first = shared.with(|board, _| board.take_first(id));

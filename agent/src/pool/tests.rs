@@ -8,6 +8,7 @@ use crate::{
     },
     domain::Phase,
     outbox::Spool,
+    readiness::Readiness,
     runtime::{Blobs, ImageError, Runtime, scripted::ScriptedRuntime},
 };
 use async_trait::async_trait;
@@ -60,6 +61,7 @@ impl Bench {
             blobs: Arc::new(Nothing),
             stdin: Arc::new(Nothing),
             spool: Spool::open(&dir.path().join("spool")).expect("opens"),
+            readiness: Readiness::new(inputs.clone()),
             inputs,
             follows: mpsc::channel(FOLLOWS_MAX).0,
         };
@@ -334,4 +336,29 @@ async fn a_finished_pool_leaves_no_worker_but_what_holds_an_ending() {
     let Bench { runtime, pool, inputs: _inputs, .. } = bench;
     pool.finish(Duration::from_secs(30)).await;
     assert_eq!((runtime.workers().await.expect("lists").len(), runtime.runs_held()), (1, 1));
+}
+
+/// What the pool tells when nothing can be begun: that first, and then what it hands back.
+#[tokio::test(start_paused = true)]
+async fn without_an_engine_nothing_is_lost_but_handed_back() {
+    let mut bench = Bench::new(1);
+    bench.runtime.set_not_ready(Some("the engine is away"));
+    let assignments: Vec<_> = (0..3).map(|index| task(1, index, &["exit=0"])).collect();
+    let attempts: Vec<_> = assignments.iter().map(|assignment| assignment.attempt).collect();
+    bench.pool.start(assignments);
+    match bench.input().await {
+        Input::Runtime { not_ready } => assert_eq!(not_ready, "the engine is away"),
+        other => panic!("{other:?}"),
+    }
+    match bench.input().await {
+        Input::NotBegun(back) => {
+            assert_eq!(back.iter().map(|assignment| assignment.attempt).collect::<Vec<_>>(), attempts);
+            bench.runtime.set_not_ready(None);
+            bench.pool.start(back);
+        }
+        other => panic!("{other:?}"),
+    }
+    for index in 0..3 {
+        bench.ends(1, index, &Outcome::Exited(0)).await;
+    }
 }

@@ -20,6 +20,7 @@
 //! The core asserts what it alone decides, and never trusts what comes in: no input can make it panic.
 
 mod connection;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -33,12 +34,7 @@ use super::{
 };
 use crate::domain::{Assignment, AttemptKey, Outcome, OutputStream, Report};
 use std::{collections::BTreeSet, time::Duration};
-
-/// How long a stop waits for what runs to end, in seconds.
-const STOP_WAIT_SECS: u64 = 20;
-
-/// How long a stop waits for a coordinator to hand attempts back to, in seconds.
-const STOP_UNHEARD_WAIT_SECS: u64 = 2;
+use stop::Stopping;
 
 /// What a core is made with.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +72,8 @@ pub struct Core {
     runtime_not_ready: String,
     /// Why the outbox can't be written; empty if it can.
     outbox_failing: String,
-    /// When the stop began.
-    stopping_since: Option<Duration>,
+    /// Since a stop was asked for.
+    stopping: Option<Stopping>,
 }
 
 impl Core {
@@ -103,7 +99,7 @@ impl Core {
             session_epoch: 0,
             runtime_not_ready: String::new(),
             outbox_failing: String::new(),
-            stopping_since: None,
+            stopping: None,
         }
     }
 
@@ -127,7 +123,7 @@ impl Core {
             Input::Runtime { not_ready } => self.runtime_not_ready = not_ready,
             Input::OutboxFailed { why } => self.outbox_failed(why, effects),
             Input::OutboxWorks => self.outbox_failing.clear(),
-            Input::Stop => self.stop(now, effects),
+            Input::Stop(stop) => self.stop(stop, now, effects),
             // Only here, after all inputs that waited: among them may be what was missed.
             Input::Tick => {
                 if let Some(why) = self.link.as_ref().and_then(|link| link.silence(now)) {
@@ -135,6 +131,7 @@ impl Core {
                 }
             }
         }
+        self.go_on_stopping(now, effects);
         self.start_queued(effects);
         self.pace.dispatched(self.held.running());
         self.tell(now, effects);
@@ -145,15 +142,10 @@ impl Core {
     /// When a Tick is due, if any is. What was due at `now` counts as handled.
     #[must_use]
     pub fn next_timer(&self, now: Duration) -> Option<Duration> {
-        let stop = self.stopping_since.map(|since| since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS));
-        let stop_late = self.stopping_since.map(|since| since + Duration::from_secs(STOP_WAIT_SECS));
+        let stop = self.stopping.as_ref().and_then(|stopping| stopping.next_timer(now));
         let link = self.link.as_ref().map(Link::next_timer);
         let withheld = self.withheld.next_timer();
-        [stop, stop_late, link, withheld, self.pace.next_timer()]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at > now)
-            .min()
+        [stop, link, withheld, self.pace.next_timer()].into_iter().flatten().filter(|at| *at > now).min()
     }
 
     /// Whether more was dispatched than the slots will have begun after this time.
@@ -203,7 +195,7 @@ impl Core {
             let kill = self.held.kill(lower);
             self.kill(lower, kill, effects);
         }
-        if self.stopping_since.is_some() || self.held.is_full() {
+        if self.stopping.is_some() || self.held.is_full() {
             self.held.hand_back(attempt);
         } else {
             self.held.enqueue(assignment);
@@ -251,7 +243,8 @@ impl Core {
     }
 
     fn start_queued(&mut self, effects: &mut Effects) {
-        if self.stopping_since.is_some() {
+        if self.stopping.is_some() {
+            self.held.hand_back_queued();
             return;
         }
         if !self.can_start() {
@@ -298,7 +291,7 @@ impl Core {
 
     /// Puts into the outbox what can't wait to be settled; init releases it then.
     fn persist_withheld(&mut self, now: Duration, effects: &mut Effects) {
-        let others_wait = self.is_heard() && self.outbox_failing.is_empty() && self.stopping_since.is_none();
+        let others_wait = self.is_heard() && self.outbox_failing.is_empty() && self.stopping.is_none();
         // If there is a commit anyway, they go with it.
         if others_wait && effects.persist.is_empty() && !self.withheld.is_due(now) {
             return;
@@ -374,17 +367,6 @@ impl Core {
         self.close("the outbox can't be written", effects);
     }
 
-    fn stop(&mut self, now: Duration, effects: &mut Effects) {
-        if self.stopping_since.is_none() {
-            self.stopping_since = Some(now);
-            for attempt in self.held.stop() {
-                if self.kill(attempt, Kill::Now, effects) == Kill::NeverStarted {
-                    self.held.hand_back(attempt);
-                }
-            }
-        }
-    }
-
     // What the coordinator is told.
 
     fn tell(&mut self, now: Duration, effects: &mut Effects) {
@@ -416,7 +398,7 @@ impl Core {
     }
 
     fn credits(&self) -> Credits {
-        if self.stopping_since.is_some() {
+        if self.stopping.is_some() {
             (0, "stopping".into())
         } else if !self.outbox_failing.is_empty() {
             (0, self.outbox_failing.clone())
@@ -427,18 +409,6 @@ impl Core {
         } else {
             (self.config.slots.saturating_add(self.pace.backlog()), String::new())
         }
-    }
-
-    fn is_stopped(&self, now: Duration) -> bool {
-        let Some(since) = self.stopping_since else { return false };
-        if now >= since + Duration::from_secs(STOP_WAIT_SECS) {
-            return true;
-        }
-        if self.held.running() > 0 || !self.outbox_failing.is_empty() {
-            return false;
-        }
-        let nothing_to_say = !self.held.has_handed_back() && self.unrecorded.is_empty();
-        self.is_heard() || nothing_to_say || now >= since + Duration::from_secs(STOP_UNHEARD_WAIT_SECS)
     }
 
     /// Cross-checks the state. For tests, after each step.
@@ -459,7 +429,7 @@ impl Core {
                 assert!(!self.held.has_handed_back(), "something to hand back was not");
             }
         }
-        if self.stopping_since.is_none() && self.can_start() {
+        if self.stopping.is_none() && self.can_start() {
             let waits = self.held.waiting() > 0;
             assert!(!waits || self.held.running() >= self.dispatch_max(), "a slot is free");
         }

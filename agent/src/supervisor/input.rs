@@ -50,10 +50,19 @@ pub enum Input {
     },
     /// Everything that could not be committed is committed now.
     OutboxWorks,
-    /// The agent is to stop: what runs is killed and handed back.
-    Stop,
+    /// The agent is to stop.
+    Stop(Stop),
     /// Time has passed. Sent after all inputs that waited were handled.
     Tick,
+}
+
+/// How the agent is to stop. What waits is handed back, and nothing is started, either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// What runs may end within this time; then it is killed and handed back. Asked again, it may be sooner.
+    Drain(Duration),
+    /// What runs goes on in its workers, for the next process of this agent to adopt.
+    Leave,
 }
 
 /// What the coordinator says.

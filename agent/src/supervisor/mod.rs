@@ -13,7 +13,7 @@ mod withheld;
 
 pub use self::core::{Core, CoreConfig};
 pub use effects::{Effects, ToCoordinator};
-pub use input::{ConnectionId, FromCoordinator, Input};
+pub use input::{ConnectionId, FromCoordinator, Input, Stop};
 pub use pace::BACKLOG_ATTEMPTS_MAX;
 pub use planted::{Planted, PlantedBug};
 pub use unrecorded::{OUTBOX_INLINE_BYTES_MAX, OUTBOX_REPORTS_MAX, OUTBOX_SPOOLED_BYTES_MAX};

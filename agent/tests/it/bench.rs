@@ -30,6 +30,8 @@ impl Bench {
             join: None,
             name: Some("here".into()),
             slots: Some(SLOTS),
+            cpus_milli: None,
+            memory_bytes: None,
             runtime,
             labels: BTreeMap::new(),
         }

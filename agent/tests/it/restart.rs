@@ -4,6 +4,7 @@ use crate::bench::{Bench, alphabet, check, key, reassemble, specs, until};
 use piecework_agent::{
     Agent, StartError,
     domain::{Outcome, Output},
+    runtime::Runtime as _,
 };
 use sha2::{Digest, Sha256};
 
@@ -214,4 +215,36 @@ async fn one_agent_at_a_time() {
     let runtime = std::sync::Arc::new(bench.runtime.clone());
     let second = Agent::start_with(bench.config(piecework_agent::RuntimeChoice::Scripted), runtime).await;
     assert!(matches!(second, Err(StartError::Locked(path)) if path == bench.data()));
+}
+
+#[tokio::test]
+async fn an_agent_that_leaves_hands_back_what_waits_and_its_next_start_goes_on_with_the_rest() {
+    let mut bench = Bench::new();
+    waits(&bench);
+    let (agent, mut session) = bench.in_session().await;
+    let slow: &[&str] = &["scripted", "print=before", "cat", "print=after"];
+    session.assign(specs(), &[(key(1), &["scripted", "print=one"])]).await;
+    let ended = session.report().await;
+    session.settle(&[ended.attempt]).await;
+    session.assign(specs(), &[(reassemble(), slow)]).await;
+    let coordinator = &bench.coordinator;
+    until("it runs", || async { coordinator.bulk().outputs.contains_key(&(reassemble(), 1)) }).await;
+    let left = tokio::spawn(agent.leave());
+    assert_eq!(session.credits().await, (0, "stopping".into()));
+    session.ended().await;
+    left.await.expect("ends");
+    assert_eq!(
+        bench.runtime.workers().await.expect("lists").len(),
+        1,
+        "its worker goes on, an idle one does not"
+    );
+    let _agent = bench.agent().await;
+    let mut session = bench.coordinator.session().await;
+    assert_eq!(session.live(), [reassemble()]);
+    session.welcome(2, &[]).await;
+    session.credits().await;
+    go_on(&bench);
+    check(&session.report().await, reassemble(), &Outcome::Exited(0), b"before\nafter\n", b"");
+    session.settle(&[reassemble()]).await;
+    bench.no_workers_held().await;
 }

@@ -1,8 +1,9 @@
 //! Sessions: Hello, reports, reconnecting, stopping.
 
-use crate::bench::{Bench, check, key, specs};
+use crate::bench::{Bench, check, key, specs, until};
 use piecework_agent::{domain::Outcome, runtime::Runtime as _};
 use piecework_proto::v1::agent_message::Message;
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_attempt_runs_is_reported_and_settled() {
@@ -124,6 +125,24 @@ async fn a_stop_hands_back_what_runs_and_keeps_what_ended() {
     let _agent = bench.agent().await;
     let session = bench.coordinator.session().await;
     assert_eq!((session.live(), session.unrecorded()), (vec![], vec![key(2)]));
+}
+
+#[tokio::test]
+async fn a_drain_lets_end_what_runs() {
+    let mut bench = Bench::new();
+    let (agent, mut session) = bench.in_session().await;
+    session.assign(specs(), &[(key(1), &["scripted", "print=before", "sleep=500ms", "print=after"])]).await;
+    let coordinator = &bench.coordinator;
+    until("it runs", || async { coordinator.bulk().outputs.contains_key(&(key(1), 1)) }).await;
+    let stop = tokio::spawn(async move {
+        agent.drain(Duration::from_secs(60)).await;
+        agent.shutdown().await;
+    });
+    assert_eq!(session.credits().await, (0, "stopping".into()));
+    check(&session.report().await, key(1), &Outcome::Exited(0), b"before\nafter\n", b"");
+    session.ended().await;
+    stop.await.expect("stops");
+    assert_eq!(bench.runtime.workers().await.expect("lists"), []);
 }
 
 #[tokio::test]

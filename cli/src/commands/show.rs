@@ -1,7 +1,6 @@
 //! `piecework show`
 
 use crate::{
-    client::{Client, has_ended},
     context::Context,
     error::CliError,
     failures,
@@ -33,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         items: human::items(&spec),
         command: spec.task.as_ref().map(|task| task.command.clone()).unwrap_or_default(),
         reassemble: human::reassemble(&spec),
-        waits_for: waits_for(&client, &project).await?,
+        waits_for: (!project.waiting.is_empty()).then(|| project.waiting.clone()),
         failed_tasks: tasks.iter().map(failed_task).collect(),
         project: Project::from(&project),
     };
@@ -41,30 +40,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         return context.screen.json(&details).await;
     }
     context.screen.print(describe(&project, &details, &tasks, more)).await
-}
-
-/// What a project that has tasks to do waits for, if none of them runs.
-async fn waits_for(client: &Client, project: &v1::Project) -> Result<Option<String>, CliError> {
-    if has_ended(project) || project.running > 0 {
-        return Ok(None);
-    }
-    let agents = client.agents().await?;
-    let ready = agents.iter().filter(|agent| agent.state() == v1::AgentState::Ready);
-    if agents.is_empty() {
-        return Ok(Some("an agent: none has ever connected; `piecework up` brings one along".to_owned()));
-    }
-    if ready.clone().next().is_some() {
-        let all_full = ready.clone().all(|agent| agent.held >= agent.slots);
-        return Ok(all_full.then(|| "a free slot: all agents are busy with other projects".to_owned()));
-    }
-    let states: Vec<String> = agents
-        .iter()
-        .map(|agent| {
-            let why = if agent.message.is_empty() { String::new() } else { format!(" ({})", agent.message) };
-            format!("{} is {}{why}", agent.name, human::agent_state(agent.state()))
-        })
-        .collect();
-    Ok(Some(format!("an agent that is ready: {}", human::one_line(&states.join(", ")))))
 }
 
 fn failed_task(failed: &failures::FailedTask) -> FailedTask {

@@ -38,6 +38,9 @@ pub(crate) async fn run(
             join: Some(join.clone()),
             name: Some(format!("bench-{number:04}")),
             slots: Some(slots),
+            // As much for each slot as a task may ask for.
+            cpus_milli: Some(slots.saturating_mul(1000)),
+            memory_bytes: None,
             runtime: RuntimeChoice::Scripted,
             labels: BTreeMap::new(),
         })

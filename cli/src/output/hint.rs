@@ -66,6 +66,9 @@ pub fn hint(failure: &Failure<'_>) -> Option<String> {
         Kind::Exited | Kind::Signaled if failure.usage.oom_kills > 0 => memory(),
         Kind::Exited | Kind::Signaled if failure.usage.pids_refused > 0 => pids(),
         Kind::Exited | Kind::Signaled if failure.outcome.code != 0 => by_stderr(failure),
+        Kind::LeaseLost => {
+            Some("it may have run to its end on the lost agent: look before you run it again".to_owned())
+        }
         _ => None,
     }
 }

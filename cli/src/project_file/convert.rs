@@ -4,7 +4,7 @@ use super::{
     Submission,
     document::{
         Build, BuiltIn, Command, Document, Isolation, Items as ItemsDocument, ItemsFrom, Network, OnFailure,
-        Range, Reassemble, RetryOn, Scalar, Stdin, Task,
+        OnLeaseLoss, Placement, Range, Reassemble, RetryOn, Scalar, Stdin, Task,
     },
     files::{self, Collected, FileToSend, collect},
     items::{ITEMS_MAX, Items, unfit},
@@ -69,6 +69,26 @@ pub(super) fn convert(
             values::whole("weight", weight, &values::WEIGHTS)
         })?
         .unwrap_or(1),
+        max_parallel: optional(document.max_parallel.as_ref(), |most| {
+            values::whole("max_parallel", most, &values::PARALLEL)
+        })?
+        .unwrap_or_default(),
+        placement: i32::from(match &document.placement {
+            None => v1::Placement::Spread,
+            Some(placement) => match values::one_of("placement", placement, Placement::ALL)? {
+                Placement::Spread => v1::Placement::Spread,
+                Placement::Pack => v1::Placement::Pack,
+            },
+        }),
+        on_lease_loss: i32::from(match &document.on_lease_loss {
+            None => v1::LeaseLossPolicy::Rerun,
+            Some(policy) => {
+                match values::one_of("way to go on after a lost lease", policy, OnLeaseLoss::ALL)? {
+                    OnLeaseLoss::Rerun => v1::LeaseLossPolicy::Rerun,
+                    OnLeaseLoss::Stop => v1::LeaseLossPolicy::Stop,
+                }
+            }
+        }),
     };
     Ok(Submission { spec, items, files })
 }
@@ -324,6 +344,7 @@ fn task(task: &Task, around: &Around<'_>, files: &mut Vec<FileToSend>) -> Result
                 Network::Bridge => v1::Network::Bridge,
             },
         }),
+        requires: values::labels(&task.requires)?,
         stdin: task.stdin.as_ref().map(|text| stdin(text, around, files)).transpose()?,
         isolation: i32::from(match &task.isolation {
             None => v1::Isolation::Sealed,

@@ -52,6 +52,17 @@ pub(super) struct Document {
     /// Share of the slots relative to other projects, 1 to 1000; 1 if it is left out.
     #[schemars(with = "Option<u32>", range(min = 1, max = 1000))]
     pub(super) weight: Option<Scalar>,
+    /// At most so many attempts of the project are with agents at a time; without limit if it is left out.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 1_000_000))]
+    pub(super) max_parallel: Option<Scalar>,
+    /// Which of the agents that fit gets an attempt: `spread` (the default: the one with the largest free share) or `pack` (the
+    /// one with the smallest, so that others stay free for what is large).
+    #[schemars(with = "Option<Placement>")]
+    pub(super) placement: Option<Scalar>,
+    /// What becomes of a task whose agent was not heard from for a whole lease, and may still run it: `rerun` (the default: it
+    /// runs again elsewhere, and one result is recorded) or `stop` (it has failed).
+    #[schemars(with = "Option<OnLeaseLoss>")]
+    pub(super) on_lease_loss: Option<Scalar>,
 }
 
 /// An image that the agent builds: a base, files copied in, and commands run.
@@ -98,6 +109,10 @@ pub(super) struct Task {
     pub(super) retry_on: Option<Vec<Scalar>>,
     /// What one attempt may use.
     pub(super) resources: Option<Resources>,
+    /// Labels that an agent must have to get it, all of them with these values, such as `{gpu: "true"}`.
+    #[serde(default)]
+    #[schemars(with = "std::collections::BTreeMap<String, ScalarSchema>")]
+    pub(super) requires: Ordered<Scalar>,
     /// The network of the worker: `none` (the default: loopback only) or `bridge`.
     #[schemars(with = "Option<Network>")]
     pub(super) network: Option<Scalar>,
@@ -113,7 +128,8 @@ pub(super) struct Task {
     pub(super) output_limit: Option<Scalar>,
 }
 
-/// What one attempt may use. The agent's default holds for what is left out.
+/// What one attempt may use. The agent's default holds for what is left out. An agent is given no more attempts at a time than
+/// the processors and memory that it offers suffice for.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resources {
@@ -282,6 +298,26 @@ names! {
         Stop = "stop",
         /// The project succeeds all the same.
         Ignore = "ignore",
+    }
+}
+
+names! {
+    /// Which of the agents that fit gets an attempt.
+    Placement {
+        /// The one with the largest free share.
+        Spread = "spread",
+        /// The one with the smallest free share.
+        Pack = "pack",
+    }
+}
+
+names! {
+    /// What becomes of a task whose agent was not heard from for a whole lease.
+    OnLeaseLoss {
+        /// It runs again elsewhere.
+        Rerun = "rerun",
+        /// It has failed.
+        Stop = "stop",
     }
 }
 

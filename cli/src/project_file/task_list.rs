@@ -113,6 +113,9 @@ fn spec(name: String, image: &str, count: u32) -> v1::ProjectSpec {
         }),
         on_failure: i32::from(v1::FailurePolicy::Continue),
         weight: 1,
+        max_parallel: 0,
+        placement: i32::from(v1::Placement::Spread),
+        on_lease_loss: i32::from(v1::LeaseLossPolicy::Rerun),
     }
 }
 

@@ -65,11 +65,15 @@ task:
   isolation: fresh
   stdin: "{item}\n"
   output_limit: 10MB
+  requires: {gpu: true}
 reassemble:
   command: [sort, -n]
   timeout: 5s
 on_failure: stop
 weight: 3
+max_parallel: 8
+placement: pack
+on_lease_loss: stop
 "#);
     assert_eq!(texts(&submission), ["1", "0.10", "007", "yes", "a b", "null-ish"]);
     let mut spec = submission.spec;
@@ -296,6 +300,9 @@ fn wrong_policies_and_images() {
         "image: a\nreassemble: {command: [sort, \"{item}\"]}",
         "image: a\non_failure: ignroe",
         "image: a\nweight: 0",
+        "image: a\nmax_parallel: 0",
+        "image: a\nplacement: spred",
+        "image: a\non_lease_loss: retry",
         "build: {from: scratch, copy: [queens]}",
         "build: {from: scratch, copy: {missing: /bin/missing}}",
         "build: {from: scratch, copy: {items.txt: bin/items}}",

@@ -3,13 +3,17 @@
 use super::{
     document::Scalar,
     problem::{Problem, nearest, quoted},
+    shape::Ordered,
 };
-use std::{ops::RangeInclusive, time::Duration};
+use piecework_proto::label::{self, LabelProblem};
+use std::{collections::HashMap, ops::RangeInclusive, time::Duration};
 
 /// Longest name of a project.
 pub(super) const NAME_BYTES_MAX: usize = 63;
 /// Weights of a project.
 pub(super) const WEIGHTS: RangeInclusive<u32> = 1..=1000;
+/// Attempts of a project at a time.
+pub(super) const PARALLEL: RangeInclusive<u32> = 1..=1_000_000;
 /// Retries of a task.
 pub(super) const RETRIES: RangeInclusive<u32> = 0..=1000;
 /// Processes of a worker.
@@ -172,6 +176,25 @@ pub(super) fn cpus_milli(scalar: &Scalar) -> Result<u32, Problem> {
 /// Whether a text is the name of a project.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_name_char)
+}
+
+/// Labels that are asked for.
+pub(super) fn labels(labels: &Ordered<Scalar>) -> Result<HashMap<String, String>, Problem> {
+    if let Some((name, _)) = labels.0.get(label::LABELS_MAX) {
+        let what = format!("an agent has at most {} labels", label::LABELS_MAX);
+        return Err(Problem::at(name.referenced, what));
+    }
+    let one = |(name, value): &(Scalar, Scalar)| match label::check(&name.value, &value.value) {
+        Ok(()) => Ok((name.value.clone(), value.value.clone())),
+        Err(why) => {
+            let (scalar, hint) = match why {
+                LabelProblem::Name => (name, "labels are written like `requires: {gpu: \"true\"}`"),
+                LabelProblem::Value => (value, "it must be just what the agent's `--label NAME=VALUE` says"),
+            };
+            Err(Problem::at(scalar.referenced, format!("{why}, not {}", quoted(&scalar.value))).hint(hint))
+        }
+    };
+    labels.0.iter().map(one).collect()
 }
 
 /// The nearest name to a text, such as a file's name with spaces.

@@ -104,9 +104,15 @@ impl Home {
 
     /// A coordinator in a process of its own.
     pub(crate) fn server(&self) -> Program {
+        self.server_with(&[])
+    }
+
+    /// With more options.
+    pub(crate) fn server_with(&self, args: &[&str]) -> Program {
         let log = self.log("server.log");
         let mut command = program("piecework-server");
-        command.arg("--data").arg(self.data()).stdout(log.try_clone().expect("the log")).stderr(log);
+        command.arg("--data").arg(self.data()).args(args);
+        command.stdout(log.try_clone().expect("the log")).stderr(log);
         let server = Program(command.spawn().expect("piecework-server"));
         self.wait("the coordinator listens", || self.output(&["ls"]).status.success());
         server
@@ -122,6 +128,21 @@ impl Home {
             .arg("--server")
             .arg(self.data().join("piecework.sock"))
             .args(["--runtime", self.runtime.name(), "--slots", &slots.to_string()])
+            .stdout(log.try_clone().expect("the log"))
+            .stderr(log);
+        Program(command.spawn().expect("piecework-agent"))
+    }
+
+    /// An agent of a fleet, with a data directory of its own.
+    pub(crate) fn agent_of_fleet(&self, name: &str, address: &str, token: &str, args: &[&str]) -> Program {
+        let log = self.log("agent.log");
+        let mut command = program("piecework-agent");
+        command
+            .arg("--data")
+            .arg(self.path(&format!("agent-{name}")))
+            .args(["--server", address, "--name", name, "--runtime", self.runtime.name()])
+            .args(args)
+            .env("PIECEWORK_JOIN_TOKEN", token)
             .stdout(log.try_clone().expect("the log"))
             .stderr(log);
         Program(command.spawn().expect("piecework-agent"))
@@ -153,24 +174,34 @@ impl Home {
 
     /// The containers of this place's agent.
     pub(crate) fn containers(&self) -> Vec<String> {
-        let id = fs::read_to_string(self.data().join("agent/agent-id")).expect("the agent's id");
-        // Its containers are labelled with the first eight digits.
-        let filter = format!("label=piecework.agent={}", id.get(..8).expect("eight digits"));
-        docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
+        containers_of(&self.data().join("agent"))
     }
+
+    /// The data directories of its agents.
+    fn agents(&self) -> Vec<PathBuf> {
+        let inside = fs::read_dir(self.dir.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+        inside.chain([self.data().join("agent")]).filter(|dir| dir.join("agent-id").exists()).collect()
+    }
+}
+
+/// The containers of the agent with this data directory. They are labelled with the first eight digits of its id.
+pub(crate) fn containers_of(agent: &Path) -> Vec<String> {
+    let id = fs::read_to_string(agent.join("agent-id")).expect("the agent's id");
+    let filter = format!("label=piecework.agent={}", id.get(..8).expect("eight digits"));
+    docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
 }
 
 /// An agent that is killed with its test leaves its workers to the next one, which there is none of.
 impl Drop for Home {
     fn drop(&mut self) {
-        let Ok(id) = fs::read_to_string(self.data().join("agent/agent-id")) else { return };
-        let Some(id) = id.get(..8).filter(|_| self.runtime == Runtime::Docker) else { return };
-        let filter = format!("label=piecework.agent={id}");
-        let listed = Command::new("docker").args(["ps", "--all", "--quiet", "--filter", &filter]).output();
-        let Ok(listed) = listed else { return };
-        let ids = text(&listed.stdout);
-        if !ids.trim().is_empty() {
-            let _ = Command::new("docker").args(["rm", "--force"]).args(ids.split_whitespace()).output();
+        if self.runtime != Runtime::Docker {
+            return;
+        }
+        for agent in self.agents() {
+            let containers = containers_of(&agent);
+            if !containers.is_empty() {
+                let _ = Command::new("docker").args(["rm", "--force"]).args(containers).output();
+            }
         }
     }
 }

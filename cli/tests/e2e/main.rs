@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod crashes;
 mod endings;
+mod fleet;
 mod home;
 mod order;
 mod queens;

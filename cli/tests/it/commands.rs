@@ -190,18 +190,18 @@ async fn a_project_that_waits_says_what_for() {
         ..v1::Agent::default()
     };
     let fake = Fake::start(State { project: waiting, ..State::default() });
-    check("show_no_agent", &fake, &["show", "1"]).await;
+    fake.with(|state| {
+        state.project.waiting = "an agent with the label gpu=true: no connected agent has it".to_owned();
+    });
+    check("show_waits", &fake, &["show", "1"]).await;
     fake.with(|state| {
         state.agents = vec![
             agent("host-a", v1::AgentState::NotReady, "Docker does not answer", 0),
             agent("host-b", v1::AgentState::Lost, "", 1),
         ];
     });
-    check("show_no_ready_agent", &fake, &["show", "1"]).await;
     check("agents", &fake, &["agents"]).await;
     check("agents_json", &fake, &["agents", "--output", "json"]).await;
-    fake.with(|state| state.agents = vec![agent("host-a", v1::AgentState::Ready, "", 2)]);
-    check("show_no_slot", &fake, &["show", "1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

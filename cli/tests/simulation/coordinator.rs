@@ -4,7 +4,7 @@ use crate::{
     network::End,
     translate,
     witness::ProjectPlan,
-    world::{CommitFault, Event, LEASE, ShellBug, World},
+    world::{CommitFault, Event, LEASE, RESERVE_AFTER, ShellBug, World},
 };
 use piecework_server::{
     broker::{Broker, Embedded},
@@ -70,7 +70,8 @@ impl Broker for Todo {
 
 impl World {
     fn limits(&self) -> Limits {
-        let mut limits = Limits { lease: LEASE, crashes_max: u32::MAX, ..Limits::default() };
+        let mut limits =
+            Limits { lease: LEASE, crashes_max: u32::MAX, reserve_after: RESERVE_AFTER, ..Limits::default() };
         if self.profile.distant_broker {
             limits.lookahead = self.profile.lookahead;
         }

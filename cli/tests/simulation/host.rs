@@ -14,11 +14,16 @@ use piecework_agent::{
 use rand::RngExt;
 use std::collections::BTreeMap;
 
+/// The label that projects may ask for.
+pub(crate) const GPU: &str = "gpu";
+
 /// One host with its agent.
 #[derive(Debug)]
 pub(crate) struct AgentHost {
     pub(crate) name: String,
     pub(crate) slots: u32,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) cpus_milli: u32,
     /// Raised with each start of the agent's process.
     pub(crate) instance: u64,
     pub(crate) core: Option<Core>,
@@ -37,10 +42,14 @@ pub(crate) struct AgentHost {
 }
 
 impl AgentHost {
+    /// The first one can run everything; each other one lacks something.
     pub(crate) fn new(number: usize) -> Self {
+        let label = if number.is_multiple_of(2) { "true" } else { "false" };
         Self {
             name: format!("host-{number}"),
             slots: 2,
+            labels: BTreeMap::from([(GPU.to_owned(), label.to_owned())]),
+            cpus_milli: if number.is_multiple_of(3) { 2000 } else { 1000 },
             instance: 0,
             core: None,
             wire: None,

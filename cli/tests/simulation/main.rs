@@ -142,6 +142,11 @@ catches! {
     gaps_forgotten: coordinator = Planted::GapsForgotten;
     message_gap_ignored: coordinator = Planted::MessageGapIgnored;
     recall_taken_for_returned: coordinator = Planted::RecallTakenForReturned;
+    labels_ignored: coordinator = Planted::LabelsIgnored;
+    capacity_ignored: coordinator = Planted::CapacityIgnored;
+    parallel_ignored: coordinator = Planted::ParallelIgnored;
+    lease_stop_ignored: coordinator = Planted::LeaseStopIgnored;
+    reservation_forgotten: coordinator = Planted::ReservationForgotten;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;
     release_before_persist: agent = PlantedBug::ReleaseBeforePersist;

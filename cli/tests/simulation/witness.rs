@@ -1,14 +1,18 @@
 //! The witness: knows what really happened, outside of everything that is tested, and compares.
 
-use crate::{host::AgentHost, world::LEASE};
+use crate::{
+    host::{AgentHost, GPU},
+    world::LEASE,
+};
 use piecework_server::{
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, Network, Outcome, OutcomeClass,
-        Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Resources, RetryOn, TaskKey, TaskSpec,
+        AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, LeaseLossPolicy, Network,
+        Outcome, OutcomeClass, Phase, Placement, ProjectId, ProjectSpec, ProjectState, Reassemble, Resources,
+        RetryOn, TaskKey, TaskSpec,
     },
     store::{Write, sqlite::Writer},
 };
-use rand::{RngExt, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -23,6 +27,13 @@ pub(crate) struct ProjectPlan {
     pub(crate) sum: bool,
     pub(crate) command: bool,
     pub(crate) retries: u32,
+    /// Asks for an agent with the label.
+    pub(crate) gpu: bool,
+    pub(crate) cpus_milli: Option<u32>,
+    pub(crate) max_parallel: Option<u32>,
+    pub(crate) pack: bool,
+    /// A lost lease is the end of a task.
+    pub(crate) stop: bool,
 }
 
 impl ProjectPlan {
@@ -33,6 +44,11 @@ impl ProjectPlan {
             sum: rng.random_bool(0.3),
             command: rng.random_bool(0.2),
             retries: rng.random_range(0..3),
+            gpu: rng.random_bool(0.3),
+            cpus_milli: *[None, None, Some(500), Some(1000), Some(2000)].choose(rng).unwrap_or(&None),
+            max_parallel: rng.random_bool(0.2).then(|| rng.random_range(1..4)),
+            pack: rng.random_bool(0.3),
+            stop: rng.random_bool(0.2),
         }
     }
 
@@ -44,10 +60,15 @@ impl ProjectPlan {
             timeout_millis: None,
             retries: self.retries,
             retry_on: RetryOn::ALL.to_vec(),
-            resources: Resources::default(),
+            resources: Resources { cpus_milli: self.cpus_milli, ..Resources::default() },
             network: Network::None,
             isolation: Isolation::Sealed,
             stdin: None,
+            requires: if self.gpu {
+                BTreeMap::from([(GPU.to_owned(), "true".to_owned())])
+            } else {
+                BTreeMap::new()
+            },
             output_bytes_max: None,
         };
         Arc::new(ProjectSpec {
@@ -62,7 +83,16 @@ impl ProjectPlan {
             task,
             on_failure: FailurePolicy::Continue,
             weight: 1,
+            max_parallel: self.max_parallel,
+            placement: if self.pack { Placement::Pack } else { Placement::Spread },
+            on_lease_loss: if self.stop { LeaseLossPolicy::Stop } else { LeaseLossPolicy::Rerun },
         })
+    }
+
+    /// Whether a host may be given its attempts at all.
+    fn fits(&self, host: &AgentHost) -> bool {
+        let labelled = !self.gpu || host.labels.get(GPU).is_some_and(|value| value == "true");
+        labelled && self.cpus_milli.unwrap_or(0) <= host.cpus_milli
     }
 
     /// How many attempts of a task fail by its own fault. Some more than its retries allow.
@@ -97,6 +127,8 @@ pub(crate) struct Witness {
     /// What each agent has, as the store knows it.
     held: BTreeMap<AttemptKey, u64>,
     recalled: BTreeSet<AttemptKey>,
+    /// Tasks that failed because their lease was lost.
+    stopped: BTreeSet<TaskKey>,
     pub(crate) counts: Counts,
 }
 
@@ -139,6 +171,29 @@ impl Witness {
         assert!(count <= asked, "{} was given {count} attempts, and wanted {asked} at the most", host.name);
         if count > host.slots as usize {
             self.counts.beyond_slots += 1;
+        }
+        self.is_well_placed(attempt, agent, host);
+    }
+
+    /// An agent gets what it fits, and no more than it could run at a time; a project has no more out than it may.
+    fn is_well_placed(&self, attempt: AttemptKey, agent: u64, host: &AgentHost) {
+        let project = attempt.task.project;
+        let plan = &self.plans[&project];
+        assert!(plan.fits(host), "{attempt} was given to {}, which does not fit: {plan:?}", host.name);
+        let out = self.held.keys().filter(|attempt| attempt.task.project == project).count();
+        let most = plan.max_parallel.map_or(usize::MAX, |most| most as usize);
+        assert!(out <= most, "{attempt} is one of {out} of its project, which may have {most} out");
+        if plan.cpus_milli.is_some() {
+            let holders = self.held.iter().filter(|(_, holder)| **holder == agent);
+            let asked = |attempt: &AttemptKey| self.plans[&attempt.task.project].cpus_milli.unwrap_or(0);
+            let mut cpus: Vec<_> = holders.map(|(attempt, _)| asked(attempt)).collect();
+            cpus.sort_unstable_by(|a, b| b.cmp(a));
+            let at_once: u32 = cpus.iter().take(host.slots as usize).sum();
+            assert!(
+                at_once <= host.cpus_milli,
+                "with {attempt}, {} may run attempts that ask for {at_once} thousandths of a processor",
+                host.name
+            );
         }
     }
 
@@ -191,6 +246,10 @@ impl Witness {
                 Write::Record { report, .. } => {
                     self.is_true(report.attempt, &report.outcome, now, hosts);
                     self.held.remove(&report.attempt);
+                    if report.outcome == Outcome::LeaseLost {
+                        assert!(self.plans[&report.attempt.task.project].stop, "a lost lease was an end");
+                        self.stopped.insert(report.attempt.task);
+                    }
                     let before = self.recorded.insert(report.attempt.task, report.attempt);
                     assert!(before.is_none(), "{} was recorded after {before:?}", report.attempt);
                 }
@@ -198,6 +257,9 @@ impl Witness {
                     assert!(!self.recorded.contains_key(&report.attempt.task), "requeued after its result");
                     self.is_true(report.attempt, &report.outcome, now, hosts);
                     self.held.remove(&report.attempt);
+                    let again = report.outcome != Outcome::LeaseLost
+                        || !self.plans[&report.attempt.task.project].stop;
+                    assert!(again, "{} may still run, and its task runs again", report.attempt);
                     if report.outcome.class() == OutcomeClass::TaskFailure {
                         *self.failed.entry(report.attempt.task).or_default() += 1;
                     }
@@ -264,10 +326,20 @@ impl Witness {
             assert_eq!(project.state, ProjectState::Cancelled, "project {id}");
             return;
         }
-        let failing =
-            (0..plan.tasks).filter(|&index| plan.fails(TaskKey { project: id, phase: Phase::Task, index }));
+        let key = |phase, index| TaskKey { project: id, phase, index };
+        let is_stopped = |phase| self.stopped.contains(&key(phase, 0));
+        if is_stopped(Phase::Split) {
+            assert_eq!((project.state, project.counts.total), (ProjectState::Failed, 0), "project {id}");
+            return;
+        }
+        let fails = |task| plan.fails(task) || self.stopped.contains(&task);
+        let failing = (0..plan.tasks).filter(|&index| fails(key(Phase::Task, index)));
         let failing = u32::try_from(failing.count()).unwrap_or(u32::MAX);
-        let expected = if failing > 0 { ProjectState::Failed } else { ProjectState::Succeeded };
+        let expected = if failing > 0 || is_stopped(Phase::Reassemble) {
+            ProjectState::Failed
+        } else {
+            ProjectState::Succeeded
+        };
         assert_eq!(project.state, expected, "project {id}: {}", project.message);
         assert_eq!(
             (project.counts.succeeded, project.counts.failed),
@@ -280,7 +352,7 @@ impl Witness {
         for (index, row) in (0..).zip(&results) {
             let task = TaskKey { project: id, phase: Phase::Task, index };
             assert_eq!(Some(&row.key), self.recorded.get(&task), "the result of {task}");
-            assert_eq!(row.success, !plan.fails(task), "the result of {task}");
+            assert_eq!(row.success, !fails(task), "the result of {task}");
         }
     }
 }

@@ -29,6 +29,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long attempts stay with an agent that is not heard from, if nothing else is said.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(15);
 
+/// How many attempts of one task may be lost by the infrastructure's fault before the task fails, if nothing else is said.
+pub const CRASHES_MAX_DEFAULT: u32 = 5;
+
 /// The socket's name in the data directory, if nothing else is said.
 pub const SOCKET_NAME: &str = "piecework.sock";
 
@@ -50,6 +53,8 @@ pub struct ServerConfig {
     pub socket: Option<PathBuf>,
     /// How long attempts stay with an agent that is not heard from.
     pub lease: Duration,
+    /// How many attempts of one task may be lost by the infrastructure's fault before the task fails.
+    pub crashes_max: u32,
     /// Where to listen for agents and clients of other hosts, too.
     pub listen: Option<ListenConfig>,
 }
@@ -156,7 +161,7 @@ impl Server {
         let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
         let epoch = store.open_epoch().await?;
         let reassembler = Reassembler::new(store.clone(), outputs.clone());
-        let limits = Limits { lease: config.lease, ..Limits::default() };
+        let limits = Limits { lease: config.lease, crashes_max: config.crashes_max, ..Limits::default() };
         let jobs = Arc::new(Work(reassembler.clone()));
         let (handle, driver) = driver::start(store.clone(), jobs, epoch, limits);
 

@@ -20,12 +20,19 @@ impl Coordinator {
             .flat_map(|(id, agent)| agent.held.keys().map(move |&attempt| (attempt, id)))
             .collect();
         assert_eq!(held, running, "what agents hold and what projects have running");
+        self.share.check();
+        self.check_reservations();
+        let mut published = BTreeMap::new();
         for project in self.projects.values() {
-            assert!(
-                !project.is_hungry() || self.share.contains(project.id),
-                "project {} wants to publish and has no turn",
-                project.id
-            );
+            let class = project.kind().class;
+            *published.entry(class).or_default() += project.published();
+            let place = project.is_hungry().then(|| (class, project.tag()));
+            assert_eq!(self.share.place(project.id), place, "the turn of project {}", project.id);
+        }
+        for class in self.agents.class_ids() {
+            let counted = self.agents.class(class).map(|class| class.published);
+            let expected = published.get(&class).copied().unwrap_or(0);
+            assert_eq!(counted, Some(expected), "published tasks of {class:?}");
         }
     }
 

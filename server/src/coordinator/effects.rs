@@ -65,6 +65,8 @@ pub enum Reply {
     NotActive,
     /// The agents.
     Agents(Vec<AgentView>),
+    /// What the tasks of a project wait for, if any do.
+    Waiting(Option<String>),
     /// There is no such agent.
     NoAgent,
     /// It holds so many attempts, and is not removed.
@@ -98,6 +100,16 @@ pub struct AgentView {
     pub address: String,
     /// What an operator should look at.
     pub warning: String,
+    /// The processors that it offers, in thousandths, if it has said.
+    pub cpus_milli: Option<u32>,
+    /// The memory that it offers, if it has said.
+    pub memory_bytes: Option<u64>,
+    /// The processors that what it holds asks for, in thousandths.
+    pub cpus_used_milli: u64,
+    /// The memory that what it holds asks for.
+    pub memory_used_bytes: u64,
+    /// Why it gets no attempts for a while; empty if it does.
+    pub quarantine: String,
     /// What it holds, if that was asked for.
     pub attempts: Vec<AttemptKey>,
 }

@@ -2,10 +2,10 @@
 
 use super::{
     Coordinator, Effects, Hello, Reply, ReplyId, SessionId,
-    agents::{Agent, Rival},
+    agent::{Agent, Rival},
 };
 use crate::{
-    domain::{AgentId, ENROLLED},
+    domain::{AgentId, ENROLLED, Outcome, OutcomeClass, TaskKey},
     store::{KnownAgent, Write},
 };
 use std::time::Duration;
@@ -73,6 +73,51 @@ impl Coordinator {
              you, remove the agent and let it join anew"
         );
         self.warn(id, warning, fx);
+    }
+
+    /// A task ended on an agent: draws conclusions about its host.
+    pub(super) fn judge(&mut self, id: AgentId, task: TaskKey, outcome: &Outcome, fx: &mut Effects) {
+        let Some(project) = self.projects.get_mut(&task.project) else { return };
+        let well_elsewhere = project.is_well_elsewhere(id);
+        match outcome.class() {
+            OutcomeClass::Cancelled => return,
+            OutcomeClass::Success => {
+                project.ended_on(id, true);
+                if self.agents.get(id).is_some_and(|agent| !agent.health.is_spotless()) {
+                    self.agents.update(id, |agent| agent.health.succeeded());
+                }
+                return;
+            }
+            OutcomeClass::TaskFailure | OutcomeClass::Hopeless | OutcomeClass::Loss => {
+                project.ended_on(id, false);
+            }
+        }
+        let convicted = self.agents.update(id, |agent| agent.health.failed(task, outcome, well_elsewhere));
+        let Some(why) = convicted.flatten() else { return };
+        // What fails everywhere is not the hosts' fault: half of them stay.
+        let serving = || self.agents.iter().filter(|(_, agent)| agent.serves());
+        let out = serving().filter(|(_, agent)| agent.health.is_out()).count();
+        if (out + 1) * 2 > serving().count() {
+            return;
+        }
+        let now = self.now;
+        let done = self.agents.update(id, |agent| {
+            let time = agent.health.quarantine(why.clone(), now);
+            (agent.name.clone(), time, agent.recall_all())
+        });
+        if let Some((name, time, asked)) = done {
+            fx.warnings.push(format!("agent {name} gets no attempts for {} s: {why}", time.as_secs()));
+            self.outgoing_to(id, |out| out.recall.extend(asked));
+        }
+    }
+
+    /// Agents whose quarantine is over may show that they are well again.
+    pub(super) fn end_quarantines(&mut self, now: Duration) {
+        let out = self.agents.iter().filter(|(_, agent)| agent.health.is_out());
+        let out: Vec<_> = out.map(|(id, _)| id).collect();
+        for id in out {
+            self.agents.update(id, |agent| agent.health.comes_back(now));
+        }
     }
 
     fn warn(&mut self, id: AgentId, warning: String, fx: &mut Effects) {

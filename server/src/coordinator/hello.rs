@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Effects, FromAgent, Hello, Planted, SessionId, ToAgent,
-    agents::{About, Agent, Session},
+    agent::{About, Agent, Session},
     project::{Open, OpenState},
 };
 use crate::{
@@ -56,7 +56,7 @@ impl Coordinator {
             agent.epoch = epoch;
             agent.session = Some(Session { id: session, seq: 1 });
             agent.heard = now;
-            agent.cancelled.clear();
+            agent.forget_cancelled();
             agent.forget_recalls();
             agent.attempts_max = 0;
             agent.not_ready.clear();
@@ -67,9 +67,12 @@ impl Coordinator {
                 runtime: hello.runtime,
                 slots: hello.slots,
                 labels,
+                cpus_milli: hello.cpus_milli,
+                memory_bytes: hello.memory_bytes,
                 address: hello.address,
             };
         });
+        self.agents.relabelled(id);
         let mut discard = Vec::new();
         for &attempt in &live {
             if !self.still_runs(attempt, id) && !self.readopt(attempt, id, fx) {
@@ -193,7 +196,7 @@ impl Coordinator {
             }
             FromAgent::Returned(attempts) => {
                 for attempt in attempts {
-                    self.agents.update(id, |agent| agent.cancelled.remove(&attempt));
+                    self.agents.update(id, |agent| agent.cancelled_ended(attempt));
                     if self.still_runs(attempt, id) {
                         self.returned(attempt, id, fx);
                     }
@@ -223,9 +226,7 @@ impl Coordinator {
         let expired: BTreeMap<_, _> = self
             .agents
             .iter()
-            .filter(|(_, agent)| {
-                agent.session.is_some() || !agent.held.is_empty() || !agent.cancelled.is_empty()
-            })
+            .filter(|(_, agent)| agent.session.is_some() || !agent.held.is_empty() || agent.has_cancelled())
             .filter(|(_, agent)| now.saturating_sub(agent.heard) > self.limits.lease)
             .map(|(id, agent)| (id, agent.session.as_ref().map(|session| session.id)))
             .collect();
@@ -236,11 +237,23 @@ impl Coordinator {
             }
             self.lose_all(id, fx);
         }
+        self.end_quarantines(now);
+        self.charge_what_runs(now);
+        self.reserve();
+    }
+
+    /// Projects of which nothing ends for long pay for it.
+    fn charge_what_runs(&mut self, now: Duration) {
+        let running = self.projects.values().filter(|project| project.with_agents() > 0);
+        let running: Vec<_> = running.map(|project| project.id).collect();
+        for id in running {
+            self.update_project(id, |project| project.account.waits(now));
+        }
     }
 
     pub(super) fn lose_all(&mut self, id: AgentId, fx: &mut Effects) {
         let held = self.agents.update(id, |agent| {
-            agent.cancelled.clear();
+            agent.forget_cancelled();
             agent.held.keys().copied().collect::<Vec<_>>()
         });
         for attempt in held.unwrap_or_default() {

@@ -43,6 +43,13 @@ pub enum Input {
         /// Who asks.
         reply: ReplyId,
     },
+    /// Somebody asks what the tasks of a project wait for.
+    Waiting {
+        /// The project.
+        project: ProjectId,
+        /// Who.
+        reply: ReplyId,
+    },
     /// An operator wants an agent to take no attempts, or to take them again.
     Drain {
         /// Its name.
@@ -143,6 +150,10 @@ pub struct Hello {
     pub runtime: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The processors that it offers, in thousandths; none if only its slots count.
+    pub cpus_milli: Option<u32>,
+    /// The memory that it offers; none if only its slots count.
+    pub memory_bytes: Option<u64>,
     /// What it is running.
     pub live: Vec<AttemptKey>,
     /// What ended and is still in its outbox.

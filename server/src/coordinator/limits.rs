@@ -12,6 +12,8 @@ pub struct Limits {
     /// How many tasks beyond the free capacity may wait in TODO. More keeps a distant broker busy; less keeps the order
     /// fair to a project that comes later.
     pub lookahead: u32,
+    /// How long a class of attempts that need much waits while others begin, before an agent is kept free for it.
+    pub reserve_after: Duration,
     /// Bugs that a test has planted.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<Planted>,
@@ -23,6 +25,7 @@ impl Default for Limits {
             lease: Duration::from_secs(15),
             crashes_max: 5,
             lookahead: 0,
+            reserve_after: Duration::from_secs(10),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -50,6 +53,16 @@ pub enum Planted {
     MessageGapIgnored,
     /// A recalled attempt is taken for handed back at once.
     RecallTakenForReturned,
+    /// Agents get attempts whatever their labels are.
+    LabelsIgnored,
+    /// Agents get attempts whatever their processors and memory are.
+    CapacityIgnored,
+    /// No agent is kept free for what needs much.
+    ReservationForgotten,
+    /// A project may have any number of attempts at a time.
+    ParallelIgnored,
+    /// A task runs again after a lost lease, whatever its project says.
+    LeaseStopIgnored,
 }
 
 impl Limits {

@@ -15,19 +15,26 @@
 //! requeue. When a commit fails, the core is dropped and folded back from the store ([`Coordinator::fold`]), without
 //! sessions: the agents dial again and say what they hold.
 
+mod agent;
 mod agents;
+mod capacity;
 mod check;
 mod effects;
 mod fleet;
+mod health;
 mod hello;
 mod input;
 mod limits;
 mod project;
+mod publish;
 mod recall;
 mod reports;
+mod reserve;
+mod seats;
 mod share;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use effects::{AgentView, Effects, Job, Reply, ToAgent};
 pub use input::{Dispatch, Enrolled, FromAgent, Hello, Input, NewProject, ReplyId, SessionId};
@@ -35,14 +42,17 @@ pub use limits::{Limits, Planted};
 
 use crate::{
     domain::{
-        AgentId, AttemptKey, CoordinatorEpoch, FailurePolicy, Phase, ProjectId, ProjectState, Reassemble,
-        TaskKey,
+        AgentId, AttemptKey, CoordinatorEpoch, FailurePolicy, Phase, ProjectId, ProjectSpec, ProjectState,
+        Reassemble, TaskKey,
     },
-    store::{Noted, Snapshot, Write},
+    store::{Snapshot, Write},
 };
-use agents::{Agent, Agents};
-use project::{Active, Next, Open, OpenState};
-use share::Share;
+use agent::{Agent, Kind};
+use agents::Agents;
+use capacity::Need;
+use project::{Active, Kinds, Next, Open};
+use seats::Requirement;
+use share::{Share, Tag};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The core.
@@ -50,6 +60,8 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Coordinator {
     epoch: CoordinatorEpoch,
     limits: Limits,
+    /// When the input that is being handled came.
+    now: Duration,
     agents: Agents,
     projects: BTreeMap<ProjectId, Active>,
     share: Share,
@@ -85,6 +97,7 @@ impl Coordinator {
     ) -> (Self, Effects) {
         let mut core = Self {
             epoch,
+            now,
             agents: Agents::default(),
             projects: BTreeMap::new(),
             share: Share::default(),
@@ -103,10 +116,13 @@ impl Coordinator {
         let forget_gaps = core.limits.has(Planted::GapsForgotten);
         for from in snapshot.projects {
             let split = from.split.is_some();
-            let project = Active::fold(from, forget_gaps);
+            let kinds = core.enter_kinds(&from.spec);
+            let mut project = Active::fold(from, kinds, forget_gaps);
             for (attempt, agent) in project.running() {
-                core.agents.update(agent, |agent| agent.hold(attempt, 0));
+                let kind = project.kind_of(attempt.task.phase);
+                core.agents.update(agent, |agent| agent.hold(attempt, 0, kind));
             }
+            project.account.begins(now);
             match project.state {
                 ProjectState::Splitting if split => fx.jobs.push(Job::Split(project.id)),
                 ProjectState::Reassembling if matches!(project.spec.reassemble, Reassemble::BuiltIn(_)) => {
@@ -114,16 +130,14 @@ impl Coordinator {
                 }
                 _ => {}
             }
-            if project.is_hungry() {
-                core.share.add(project.id);
-            }
-            core.projects.insert(project.id, project);
+            core.take_in(project);
         }
         (core, fx)
     }
 
     /// Handles one input. After the last one of a batch, [`Coordinator::publish`] and [`Coordinator::flush`] must follow.
     pub fn handle(&mut self, input: Input, now: Duration, fx: &mut Effects) {
+        self.now = now;
         match input {
             Input::Submit { project, reply } => self.submit(project, reply, fx),
             Input::Cancel { project, reply } => self.cancel(project, reply, fx),
@@ -133,6 +147,9 @@ impl Coordinator {
                 fx.replies.push((reply, Reply::Agents(views)));
             }
             Input::GetAgent { name, reply } => self.get_agent(&name, reply, now, fx),
+            Input::Waiting { project, reply } => {
+                fx.replies.push((reply, Reply::Waiting(self.waiting(project))))
+            }
             Input::Drain { name, draining, reply } => self.drain(&name, draining, reply, fx),
             Input::RemoveAgent { name, force, reply } => self.remove_agent(&name, force, reply, fx),
             Input::Enrolled(known) => self.enrolled(known, now),
@@ -175,7 +192,8 @@ impl Coordinator {
     }
 
     fn submit(&mut self, new: NewProject, reply: ReplyId, fx: &mut Effects) {
-        let project = Active::new(new.id, new.spec, new.tasks);
+        let kinds = self.enter_kinds(&new.spec);
+        let project = Active::new(new.id, new.spec, new.tasks, kinds);
         fx.writes.push(Write::CreateProject {
             project: project.id,
             spec: project.spec.clone(),
@@ -184,8 +202,7 @@ impl Coordinator {
         });
         fx.changed.insert(project.id);
         fx.replies.push((reply, Reply::Done));
-        self.share.add(project.id);
-        self.projects.insert(project.id, project);
+        self.take_in(project);
     }
 
     fn cancel(&mut self, project: ProjectId, reply: ReplyId, fx: &mut Effects) {
@@ -201,93 +218,81 @@ impl Coordinator {
     fn end(&mut self, id: ProjectId, state: ProjectState, message: String, fx: &mut Effects) {
         let Some(project) = self.projects.remove(&id) else { return };
         self.share.remove(id);
-        self.published -= project.published();
+        self.count_published_of(project.kind().class, project.published(), true);
         for (attempt, agent) in project.running() {
-            self.agents.update(agent, |agent| {
-                agent.let_go(attempt);
-                if agent.session.is_some() {
-                    agent.cancelled.insert(attempt);
-                }
-            });
+            self.agents.update(agent, |agent| agent.cancel(attempt));
             self.outgoing_to(agent, |out| out.cancel.push(attempt));
+        }
+        for kind in project.kinds().all() {
+            self.agents.leave(kind.class);
         }
         fx.writes.push(Write::MoveProject { project: id, state, message, tasks: project.total });
         fx.changed.insert(id);
     }
 
-    /// Changes a project, and keeps what is counted over all of them true.
+    /// The classes of a project's phases, until it ends.
+    fn enter_kinds(&mut self, spec: &ProjectSpec) -> Kinds {
+        let limits = &self.limits;
+        Kinds::enter(spec, |mut kind, mut labels| {
+            if limits.has(Planted::LabelsIgnored) {
+                labels.clear();
+            }
+            if limits.has(Planted::CapacityIgnored) {
+                kind.need = Need::default();
+            }
+            Kind { class: self.agents.enter(Requirement { labels, need: kind.need }), ..kind }
+        })
+    }
+
+    fn take_in(&mut self, mut project: Active) {
+        if self.limits.has(Planted::ParallelIgnored) {
+            project.parallel_max = u32::MAX;
+        }
+        let id = project.id;
+        self.projects.insert(id, project);
+        self.update_project(id, |_| ());
+    }
+
+    /// Changes a project, and keeps what is counted over all of them true, and the fair order.
     fn update_project<T>(&mut self, id: ProjectId, change: impl FnOnce(&mut Active) -> T) -> Option<T> {
+        let next = if self.share.place(id).is_none() { Some(self.next_tag()) } else { None };
         let project = self.projects.get_mut(&id)?;
-        let before = project.published();
+        let (class_before, before) = (project.kind().class, project.published());
         let out = change(project);
-        self.published = self.published - before + project.published();
+        let (class, after) = (project.kind().class, project.published());
         if project.is_hungry() {
-            self.share.add(id);
+            if let Some(next) = next {
+                project.account.come(next);
+            }
+            self.share.put(id, class, project.tag());
+        } else {
+            self.share.remove(id);
+        }
+        if (class_before, before) != (class, after) {
+            self.count_published_of(class_before, before, true);
+            self.count_published_of(class, after, false);
         }
         Some(out)
+    }
+
+    /// What those whose turn is next have had, but for what they have out: a newcomer begins with the same.
+    fn next_tag(&self) -> Tag {
+        let heads = self.share.heads().filter_map(|(_, _, project)| self.projects.get(&project));
+        heads.map(|project| project.account.tag(0)).min().unwrap_or(self.share.reached())
+    }
+
+    fn count_published_of(&mut self, class: seats::ClassId, tasks: u32, are_gone: bool) {
+        let count = |all: &mut u32| *all = if are_gone { *all - tasks } else { *all + tasks };
+        count(&mut self.published);
+        if let Some(class) = self.agents.class_mut(class) {
+            count(&mut class.published);
+        }
     }
 
     fn outgoing_to(&mut self, agent: AgentId, add: impl FnOnce(&mut Outgoing)) {
         if let Some(session) = self.agents.get(agent).and_then(|agent| agent.session.as_ref()) {
             add(self.outgoing.entry(session.id).or_default());
         }
-    }
-
-    /// Publishes as many tasks as there is room for, in fair order.
-    pub fn publish(&mut self, fx: &mut Effects) {
-        let window = self.agents.free().saturating_add(self.limits.lookahead);
-        if self.prefetch != self.agents.free() {
-            self.prefetch = self.agents.free();
-            fx.prefetch = Some(self.prefetch);
-        }
-        while self.published < window {
-            let Some(id) = self.share.front() else { break };
-            let number = self.dispatch + 1;
-            let Some((task, weight, hungry)) = self.projects.get_mut(&id).and_then(|project| {
-                let task = project.publish(number)?;
-                Some((task, project.spec.weight, project.is_hungry()))
-            }) else {
-                self.share.drop_front();
-                continue;
-            };
-            self.dispatch = number;
-            self.published += 1;
-            self.share.took_one(weight, hungry);
-            fx.publish.push(Dispatch { task, number });
-        }
-    }
-
-    /// The broker delivered a task: claim it for the agent with the most free slots, or else the most room.
-    fn delivered(&mut self, dispatch: Dispatch, fx: &mut Effects) {
-        fx.acks.push(dispatch);
-        let task = dispatch.task;
-        let Some(project) = self.projects.get(&task.project) else { return };
-        let Some(open) = project.open(task) else { return };
-        if open.state != OpenState::Published(dispatch.number) {
-            return;
-        }
-        let stored_item = project.has_stored_items(task.phase);
-        let Some(agent) = self.agents.roomiest() else {
-            // The room is gone since: it is published again when there is some.
-            self.set(task, Open { state: OpenState::Ready, ..open });
-            return;
-        };
-        let last = open.last.map_or(0, |(attempt, _)| attempt);
-        let planted = self.limits.has(Planted::AttemptNumberNotRaised) && last > 0;
-        let attempt = task.attempt(if planted { last } else { last + 1 });
-        fx.writes.push(Write::Claim { attempt, agent, stored_item });
-        fx.changed.insert(task.project);
-        self.run(attempt, agent, open);
-        self.outgoing_to(agent, |out| out.assign.push(attempt));
-    }
-
-    /// The attempt runs with the agent from now on.
-    fn run(&mut self, attempt: AttemptKey, agent: AgentId, open: Open) {
-        let last = Some((attempt.attempt, agent));
-        self.set(attempt.task, Open { state: OpenState::Running, last, noted: Noted::Nothing, ..open });
-        self.assigned += 1;
-        let order = self.assigned;
-        self.agents.update(agent, |agent| agent.hold(attempt, order));
     }
 
     fn set(&mut self, task: TaskKey, open: Open) {

@@ -1,5 +1,10 @@
 //! An active project in the core: what is open of it, and what could be published next.
 
+use super::{
+    agent::Kind,
+    capacity::Need,
+    share::{Account, Tag},
+};
 use crate::{
     domain::{
         AgentId, AttemptKey, AttemptNo, BuiltIn, FailurePolicy, ItemSource, Phase, ProjectId, ProjectSpec,
@@ -10,6 +15,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 /// A project that has not ended.
@@ -29,6 +35,50 @@ pub(super) struct Active {
     ready: BTreeSet<(Phase, u32)>,
     /// How many of `open` wait in TODO.
     published: u32,
+    /// How many of `open` run.
+    running: u32,
+    /// How many attempts it may have with agents at a time.
+    pub(super) parallel_max: u32,
+    /// What kind of attempts each phase has.
+    kinds: Kinds,
+    pub(super) account: Account,
+    /// How the last task ended on each of the two agents that were heard of last.
+    endings: [Option<(AgentId, bool)>; 2],
+}
+
+/// What kind of attempts each phase has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kinds {
+    split: Kind,
+    task: Kind,
+    reassemble: Kind,
+}
+
+impl Kinds {
+    /// Of each phase, once its class is entered: of what it needs and the labels that it asks for.
+    pub(super) fn enter(
+        spec: &ProjectSpec,
+        mut enter: impl FnMut(Kind, BTreeMap<String, String>) -> Kind,
+    ) -> Self {
+        let mut kind = |phase| {
+            let task = phase_spec(spec, phase);
+            enter(Kind { need: Need::of(task.resources), ..Kind::default() }, task.requires.clone())
+        };
+        Self { split: kind(Phase::Split), task: kind(Phase::Task), reassemble: kind(Phase::Reassemble) }
+    }
+
+    pub(super) fn all(self) -> [Kind; 3] {
+        [self.split, self.task, self.reassemble]
+    }
+}
+
+/// How the tasks of a phase run; that of the tasks where there is no such phase.
+fn phase_spec(spec: &ProjectSpec, phase: Phase) -> &TaskSpec {
+    match (phase, &spec.items, &spec.reassemble) {
+        (Phase::Split, ItemSource::Split(split), _) => split,
+        (Phase::Reassemble, _, Reassemble::Command(command)) => command,
+        _ => &spec.task,
+    }
 }
 
 /// A task that was touched and has not ended. Failures and crashes count its attempts so far.
@@ -54,7 +104,15 @@ pub(super) enum OpenState {
     Running,
 }
 
+/// How many tasks that have failed on a shunned agent are passed over to find one that has not.
+const SHUNNED_TASKS_MAX: usize = 64;
+
 impl Open {
+    /// Where its last attempt has failed.
+    pub(super) fn failed_on(&self) -> Option<AgentId> {
+        self.last.filter(|_| self.noted == Noted::Ending).map(|(_, agent)| agent)
+    }
+
     /// Without the crash that was charged for a lost lease, if `last` turns up after all.
     pub(super) fn without_lost_lease(self) -> Self {
         match self.noted {
@@ -81,9 +139,11 @@ pub(super) enum Next {
 }
 
 impl Active {
-    pub(super) fn new(id: ProjectId, spec: Arc<ProjectSpec>, tasks: Option<u32>) -> Self {
+    pub(super) fn new(id: ProjectId, spec: Arc<ProjectSpec>, tasks: Option<u32>, kinds: Kinds) -> Self {
         let mut project = Self {
             id,
+            account: Account::new(spec.weight),
+            parallel_max: spec.max_parallel.unwrap_or(u32::MAX),
             spec,
             state: if tasks.is_some() { ProjectState::Running } else { ProjectState::Splitting },
             total: tasks.unwrap_or(0),
@@ -93,6 +153,9 @@ impl Active {
             open: BTreeMap::new(),
             ready: BTreeSet::new(),
             published: 0,
+            running: 0,
+            kinds,
+            endings: [None; 2],
         };
         if tasks.is_none() {
             project.add(Phase::Split, 0, Open::UNTOUCHED);
@@ -101,9 +164,11 @@ impl Active {
     }
 
     /// As the store knows it. `forget_gaps` plants a bug.
-    pub(super) fn fold(from: ActiveProject, forget_gaps: bool) -> Self {
+    pub(super) fn fold(from: ActiveProject, kinds: Kinds, forget_gaps: bool) -> Self {
         let mut project = Self {
             id: from.id,
+            account: Account::new(from.spec.weight),
+            parallel_max: from.spec.max_parallel.unwrap_or(u32::MAX),
             spec: from.spec,
             state: from.state,
             total: from.counts.total,
@@ -113,6 +178,9 @@ impl Active {
             open: BTreeMap::new(),
             ready: BTreeSet::new(),
             published: 0,
+            running: 0,
+            kinds,
+            endings: [None; 2],
         };
         if !forget_gaps {
             for index in from.gaps {
@@ -154,7 +222,7 @@ impl Active {
                 self.ready.insert((phase, index));
             }
             OpenState::Published(_) => self.published += 1,
-            OpenState::Running => {}
+            OpenState::Running => self.running += 1,
         }
         self.open.insert((phase, index), open);
     }
@@ -166,7 +234,7 @@ impl Active {
                 self.ready.remove(&(phase, index));
             }
             OpenState::Published(_) => self.published -= 1,
-            OpenState::Running => {}
+            OpenState::Running => self.running -= 1,
         }
     }
 
@@ -198,16 +266,95 @@ impl Active {
 
     /// Something could be published.
     pub(super) fn is_hungry(&self) -> bool {
+        self.has_more() && self.out() < self.parallel_max
+    }
+
+    /// Something waits that is not published.
+    pub(super) fn has_more(&self) -> bool {
         !self.ready.is_empty() || self.has_untouched()
+    }
+
+    /// How many of its attempts are with agents.
+    pub(super) fn with_agents(&self) -> u32 {
+        self.running
+    }
+
+    /// How many of its tasks are with agents, or on their way.
+    fn out(&self) -> u32 {
+        self.running.saturating_add(self.published)
+    }
+
+    /// Its place in the fair order.
+    pub(super) fn tag(&self) -> Tag {
+        self.account.tag(self.out())
+    }
+
+    /// It need not make up for more than this.
+    pub(super) fn lift(&mut self, tag: Tag) {
+        let out = self.out();
+        self.account.lift(tag, out);
+    }
+
+    /// What kind of attempts it has now.
+    pub(super) fn kind(&self) -> Kind {
+        match self.state {
+            ProjectState::Splitting => self.kinds.split,
+            ProjectState::Reassembling => self.kinds.reassemble,
+            _ => self.kinds.task,
+        }
+    }
+
+    pub(super) fn kind_of(&self, phase: Phase) -> Kind {
+        match phase {
+            Phase::Split => self.kinds.split,
+            Phase::Task => self.kinds.task,
+            Phase::Reassemble => self.kinds.reassemble,
+        }
+    }
+
+    pub(super) fn kinds(&self) -> Kinds {
+        self.kinds
+    }
+
+    /// One more of its attempts is with an agent.
+    pub(super) fn begins(&mut self, now: Duration) {
+        if self.running == 0 {
+            self.account.begins(now);
+        }
+    }
+
+    /// Whether the last task that ended on another agent did so in success.
+    pub(super) fn is_well_elsewhere(&self, agent: AgentId) -> bool {
+        let elsewhere = self.endings.iter().flatten().find(|(other, _)| *other != agent);
+        elsewhere.is_some_and(|&(_, success)| success)
+    }
+
+    /// A task ended on this agent.
+    pub(super) fn ended_on(&mut self, agent: AgentId, success: bool) {
+        if let [Some((last, _)), _] = self.endings
+            && last != agent
+        {
+            self.endings[1] = self.endings[0];
+        }
+        self.endings[0] = Some((agent, success));
     }
 
     fn has_untouched(&self) -> bool {
         self.state == ProjectState::Running && self.frontier < self.total
     }
 
-    /// The next task to publish, which from now on waits in TODO under this number.
-    pub(super) fn publish(&mut self, number: u64) -> Option<TaskKey> {
-        let (phase, index) = if let Some(&first) = self.ready.first() {
+    /// Where the next task to publish has failed, if it has.
+    pub(super) fn failed_on(&self) -> Option<AgentId> {
+        self.open.get(self.ready.first()?)?.failed_on()
+    }
+
+    /// The next task to publish, which from now on waits in TODO under this number. What has failed on the shunned agent
+    /// goes behind what has not.
+    pub(super) fn publish(&mut self, number: u64, shunned: Option<AgentId>) -> Option<TaskKey> {
+        let failed_there = |key| shunned.is_some() && self.open.get(key).and_then(Open::failed_on) == shunned;
+        let first = self.ready.iter().take(SHUNNED_TASKS_MAX).find(|key| !failed_there(*key));
+        let first = first.or_else(|| if self.has_untouched() { None } else { self.ready.first() });
+        let (phase, index) = if let Some(&first) = first {
             first
         } else if self.has_untouched() {
             let index = self.frontier;
@@ -263,11 +410,7 @@ impl Active {
 
     /// How the tasks of a phase run.
     pub(super) fn task_spec(&self, phase: Phase) -> &TaskSpec {
-        match (phase, &self.spec.items, &self.spec.reassemble) {
-            (Phase::Split, ItemSource::Split(split), _) => split,
-            (Phase::Reassemble, _, Reassemble::Command(command)) => command,
-            _ => &self.spec.task,
-        }
+        phase_spec(&self.spec, phase)
     }
 
     /// Claims of the phase want their item from the store.
@@ -298,6 +441,8 @@ impl Active {
         let published =
             self.open.values().filter(|open| matches!(open.state, OpenState::Published(_))).count();
         assert_eq!(self.published as usize, published, "project {}: count of published tasks", self.id);
+        let running = self.open.values().filter(|open| open.state == OpenState::Running).count();
+        assert_eq!(self.running as usize, running, "project {}: count of running tasks", self.id);
         for (key, open) in &self.open {
             assert!(open.state != OpenState::Running || open.last.is_some(), "{key:?} runs nowhere");
             let runs_and_ended = open.state == OpenState::Running && open.noted != Noted::Nothing;

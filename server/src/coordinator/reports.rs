@@ -1,11 +1,11 @@
 //! Endings: what becomes of a task when an attempt at it ended, was lost, or was handed back.
 
 use super::{
-    Coordinator, Effects,
+    Coordinator, Effects, Planted,
     project::{Open, OpenState},
 };
 use crate::{
-    domain::{AgentId, AttemptKey, Outcome, OutcomeClass, Output, Report, Usage},
+    domain::{AgentId, AttemptKey, LeaseLossPolicy, Outcome, OutcomeClass, Output, Report, Usage},
     store::{Noted, Write},
 };
 
@@ -13,10 +13,11 @@ impl Coordinator {
     /// An agent reported an ending.
     pub(super) fn report(&mut self, agent: AgentId, report: Report, fx: &mut Effects) {
         let attempt = report.attempt;
-        self.agents.update(agent, |agent| agent.cancelled.remove(&attempt));
+        self.agents.update(agent, |agent| agent.cancelled_ended(attempt));
         // Settled in any case: recorded with this batch, or of no use to anybody.
         self.outgoing_to(agent, |out| out.settled.push(attempt));
         if let Some(open) = self.open_of(attempt, agent) {
+            self.judge(agent, attempt.task, &report.outcome, fx);
             self.ended(agent, report, open, fx);
         }
     }
@@ -41,12 +42,18 @@ impl Coordinator {
         let task = attempt.task;
         let open = open.without_lost_lease();
         self.agents.update(agent, |agent| agent.let_go(attempt));
+        let (now, wall) = (self.now, report.usage.wall_micros);
+        self.update_project(task.project, |project| project.account.ended(wall, now));
         let Some(project) = self.projects.get(&task.project) else { return };
+        let stops = project.spec.on_lease_loss == LeaseLossPolicy::Stop
+            && !self.limits.has(Planted::LeaseStopIgnored);
         let spec = project.task_spec(task.phase);
         let again = match report.outcome.class() {
             OutcomeClass::TaskFailure if spec.retries_on(&report.outcome) && open.failures < spec.retries => {
                 Some(Open { failures: open.failures + 1, ..open })
             }
+            // It may still run there.
+            OutcomeClass::Loss if stops && report.outcome == Outcome::LeaseLost => None,
             OutcomeClass::Loss if open.crashes < self.limits.crashes_max => {
                 Some(Open { crashes: open.crashes + 1, ..open })
             }

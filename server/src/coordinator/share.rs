@@ -1,66 +1,190 @@
-//! Fair share: projects with something to publish take turns, each as many tasks a turn as its weight (deficit round
-//! robin, Shreedhar and Varghese 1995, with every task of cost 1).
+//! Fair share: among the projects with something to publish, the one goes first that has had the least slot time for its
+//! weight (start-time fair queueing, Goyal, Vin and Cheng 1996).
+//!
+//! A project's tag is the slot time that its ended attempts took, and an estimate for each that is out, by its weight. So
+//! many short tasks and few long ones have the same share, and within one turn projects alternate. The estimate follows what
+//! ends, and grows while nothing does. Who comes, or comes back, is taken to have had what the next one has had, beside what
+//! each has out now; what it had before counts no more than [`MEMORY`].
 
+use super::seats::ClassId;
 use crate::domain::ProjectId;
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-/// The order of turns.
+/// How far a project may be ahead of another, or behind, in the slot time of weight 1: it makes up for no more.
+const MEMORY: Duration = Duration::from_secs(10);
+/// What an attempt is taken to last before any of its project has ended.
+const ESTIMATE_START: Duration = Duration::from_millis(100);
+/// No attempt is taken to last less: so that projects alternate however short their tasks are.
+const ESTIMATE_MIN: Duration = Duration::from_millis(1);
+/// Nor more.
+const ESTIMATE_MAX: Duration = Duration::from_secs(3600);
+/// An ended attempt changes the estimate by this part of the difference.
+const ESTIMATE_PART: i64 = 8;
+/// Tags count microseconds in so many parts, so that weights divide them well.
+const PARTS: i64 = 1000;
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A project's place in the fair order: the less, the sooner.
+pub(super) type Tag = i64;
+
+fn memory() -> Tag {
+    micros(MEMORY) * PARTS
+}
+
+/// What a project has had.
+#[derive(Debug)]
+pub(super) struct Account {
+    weight: i64,
+    /// The slot time of what has ended, in microseconds.
+    used: i64,
+    /// How long an attempt lasts, in microseconds.
+    estimate: i64,
+    /// What brings its tag to that of the others.
+    base: Tag,
+    /// When an attempt began while none was out, or ended.
+    progress: Duration,
+}
+
+impl Account {
+    pub(super) fn new(weight: u32) -> Self {
+        Self {
+            weight: i64::from(weight.max(1)),
+            used: 0,
+            estimate: micros(ESTIMATE_START),
+            base: 0,
+            progress: Duration::ZERO,
+        }
+    }
+
+    /// Its tag with so many attempts out.
+    pub(super) fn tag(&self, out: u32) -> Tag {
+        self.base.saturating_add(self.had(out))
+    }
+
+    fn had(&self, out: u32) -> Tag {
+        let time = self.used.saturating_add(self.estimate.saturating_mul(i64::from(out)));
+        time.saturating_mul(PARTS) / self.weight
+    }
+
+    /// It comes, or comes back, while the next one has this tag, but for what that has out.
+    pub(super) fn come(&mut self, next: Tag) {
+        let tag = self.tag(0).clamp(next, next.saturating_add(memory()));
+        self.base = tag.saturating_sub(self.had(0));
+    }
+
+    /// Its tag is no less than this.
+    pub(super) fn lift(&mut self, tag: Tag, out: u32) {
+        self.base = self.base.max(tag.saturating_sub(self.had(out)));
+    }
+
+    pub(super) fn begins(&mut self, now: Duration) {
+        self.progress = now;
+    }
+
+    /// An attempt ended that took so long.
+    pub(super) fn ended(&mut self, wall_micros: u64, now: Duration) {
+        let wall = i64::try_from(wall_micros).unwrap_or(i64::MAX).min(micros(ESTIMATE_MAX));
+        self.used = self.used.saturating_add(wall);
+        self.estimate = (self.estimate + (wall - self.estimate) / ESTIMATE_PART)
+            .clamp(micros(ESTIMATE_MIN), micros(ESTIMATE_MAX));
+        self.progress = now;
+    }
+
+    /// Nothing has ended for a while: what is out lasts that long at least. Whether this changes the estimate.
+    pub(super) fn waits(&mut self, now: Duration) -> bool {
+        let longer = micros(now.saturating_sub(self.progress)).min(micros(ESTIMATE_MAX));
+        let grows = longer > self.estimate;
+        self.estimate = self.estimate.max(longer);
+        grows
+    }
+}
+
+/// The projects with something to publish, in fair order within each class.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    turns: VecDeque<ProjectId>,
-    members: BTreeSet<ProjectId>,
-    /// What the project at the front may still publish in its turn; 0 if its turn has not begun.
-    left: u32,
+    lines: BTreeMap<ClassId, BTreeSet<(Tag, ProjectId)>>,
+    places: BTreeMap<ProjectId, (ClassId, Tag)>,
+    /// The highest tag of a project whose turn came, but for what it had out.
+    reached: Tag,
 }
 
 impl Share {
-    /// The project has something to publish.
-    pub(super) fn add(&mut self, project: ProjectId) {
-        if self.members.insert(project) {
-            self.turns.push_back(project);
+    /// The project has something to publish, of this class.
+    pub(super) fn put(&mut self, project: ProjectId, class: ClassId, tag: Tag) {
+        let before = self.places.insert(project, (class, tag));
+        if before == Some((class, tag)) {
+            return;
         }
+        if let Some((class, tag)) = before {
+            self.take(project, class, tag);
+        }
+        self.lines.entry(class).or_default().insert((tag, project));
     }
 
-    /// The project has ended.
+    /// The project has nothing to publish.
     pub(super) fn remove(&mut self, project: ProjectId) {
-        if self.members.remove(&project) {
-            if self.turns.front() == Some(&project) {
-                self.left = 0;
+        if let Some((class, tag)) = self.places.remove(&project) {
+            self.take(project, class, tag);
+        }
+    }
+
+    fn take(&mut self, project: ProjectId, class: ClassId, tag: Tag) {
+        if let Some(line) = self.lines.get_mut(&class) {
+            line.remove(&(tag, project));
+            if line.is_empty() {
+                self.lines.remove(&class);
             }
-            self.turns.retain(|&other| other != project);
         }
     }
 
-    /// Whose turn it is.
-    pub(super) fn front(&self) -> Option<ProjectId> {
-        self.turns.front().copied()
+    /// Whose turn it is in a class.
+    pub(super) fn head(&self, class: ClassId) -> Option<(Tag, ProjectId)> {
+        self.lines.get(&class)?.first().copied()
     }
 
-    /// The project at the front published one task; its turn ends with its weight, or when it has nothing more.
-    pub(super) fn took_one(&mut self, weight: u32, hungry: bool) {
-        if self.left == 0 {
-            self.left = weight.max(1);
-        }
-        self.left -= 1;
-        if !hungry {
-            self.drop_front();
-        } else if self.left == 0
-            && let Some(front) = self.turns.pop_front()
-        {
-            self.turns.push_back(front);
-        }
+    /// Whose turn it is in each class.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (ClassId, Tag, ProjectId)> {
+        self.lines
+            .iter()
+            .filter_map(|(&class, line)| line.first().map(|&(tag, project)| (class, tag, project)))
     }
 
-    /// The project at the front has nothing to publish.
-    pub(super) fn drop_front(&mut self) {
-        self.left = 0;
-        if let Some(front) = self.turns.pop_front() {
-            self.members.remove(&front);
-        }
+    /// The tag at which a newcomer begins if nobody else waits.
+    pub(super) fn reached(&self) -> Tag {
+        self.reached
     }
 
-    pub(super) fn contains(&self, project: ProjectId) -> bool {
-        self.members.contains(&project)
+    /// A project with this tag publishes something.
+    pub(super) fn reach(&mut self, tag: Tag) {
+        self.reached = self.reached.max(tag);
+    }
+
+    /// How far back a head may be that waited for agents of its own while others went on.
+    pub(super) fn floor(&self) -> Tag {
+        self.heads().map(|(_, tag, _)| tag).max().unwrap_or(Tag::MIN).saturating_sub(memory())
+    }
+
+    pub(super) fn place(&self, project: ProjectId) -> Option<(ClassId, Tag)> {
+        self.places.get(&project).copied()
+    }
+
+    /// Panics if an index is wrong.
+    pub(super) fn check(&self) {
+        let lines: BTreeSet<_> = self
+            .lines
+            .iter()
+            .flat_map(|(&class, line)| line.iter().map(move |&(tag, project)| (project, class, tag)))
+            .collect();
+        let places: BTreeSet<_> =
+            self.places.iter().map(|(&project, &(class, tag))| (project, class, tag)).collect();
+        assert_eq!(lines, places, "lines and places");
+        assert!(self.lines.values().all(|line| !line.is_empty()), "an empty line");
     }
 }
 
@@ -68,34 +192,61 @@ impl Share {
 mod tests {
     use super::*;
 
-    #[test]
-    fn turns_follow_the_weights() {
+    const PLAIN: ClassId = ClassId::PLAIN;
+
+    /// Slots that projects take turns in: (weight, how long each task lasts). How many slot milliseconds each has had after
+    /// so many tasks.
+    fn shares(projects: &[(u32, u64)], tasks: u32) -> Vec<u64> {
         let mut share = Share::default();
-        let (light, heavy) = (ProjectId(1), ProjectId(2));
-        share.add(light);
-        share.add(heavy);
-        let mut order = Vec::new();
-        for _ in 0..8 {
-            let Some(front) = share.front() else { panic!("nobody's turn") };
-            order.push(front.0);
-            share.took_one(if front == heavy { 3 } else { 1 }, true);
+        let mut accounts: Vec<_> = projects.iter().map(|&(weight, _)| Account::new(weight)).collect();
+        for (n, account) in accounts.iter().enumerate() {
+            share.put(ProjectId(n as u64), PLAIN, account.tag(0));
         }
-        assert_eq!(order, [1, 2, 2, 2, 1, 2, 2, 2]);
+        let mut had = vec![0; projects.len()];
+        for _ in 0..tasks {
+            let Some((_, ProjectId(n))) = share.head(PLAIN) else { panic!("nobody's turn") };
+            let n = usize::try_from(n).unwrap_or(0);
+            accounts[n].ended(projects[n].1 * 1000, Duration::ZERO);
+            had[n] += projects[n].1;
+            share.put(ProjectId(n as u64), PLAIN, accounts[n].tag(0));
+            share.check();
+        }
+        had
     }
 
     #[test]
-    fn a_project_that_has_nothing_more_loses_its_turn_and_comes_back_last() {
-        let mut share = Share::default();
-        share.add(ProjectId(1));
-        share.add(ProjectId(2));
-        share.took_one(5, false);
-        assert_eq!(share.front(), Some(ProjectId(2)));
-        share.add(ProjectId(1));
-        share.add(ProjectId(1));
-        share.took_one(1, true);
-        assert_eq!(share.front(), Some(ProjectId(1)));
-        share.remove(ProjectId(1));
-        assert_eq!(share.front(), Some(ProjectId(2)));
-        assert!(!share.contains(ProjectId(1)));
+    fn slot_time_follows_the_weights() {
+        let had = shares(&[(1, 10), (3, 10)], 400);
+        assert_eq!(had, [1000, 3000]);
+    }
+
+    #[test]
+    fn long_tasks_get_no_more_time_than_short_ones() {
+        let had = shares(&[(1, 1000), (1, 10)], 1010);
+        assert!(had[0].abs_diff(had[1]) <= 1000, "{had:?}");
+    }
+
+    #[test]
+    fn who_comes_late_starts_with_the_others_and_not_before_them() {
+        let mut late = Account::new(1);
+        late.come(5_000_000);
+        assert_eq!(late.tag(0), 5_000_000);
+        assert!(late.tag(1) > 5_000_000, "what it has out counts beside");
+        let mut early = Account::new(1);
+        early.ended(3_600_000_000, Duration::ZERO);
+        early.come(5_000_000);
+        assert_eq!(early.tag(0), 5_000_000 + memory());
+    }
+
+    #[test]
+    fn what_does_not_end_is_charged_as_it_runs() {
+        let mut account = Account::new(1);
+        account.begins(Duration::from_secs(1));
+        assert!(!account.waits(Duration::from_secs(1)));
+        let before = account.tag(2);
+        assert!(account.waits(Duration::from_secs(61)));
+        assert_eq!(account.tag(2) - before, 2 * PARTS * (60_000_000 - 100_000));
+        account.ended(u64::MAX, Duration::from_secs(62));
+        assert!(account.tag(1_000_000) > account.tag(0), "no overflow");
     }
 }

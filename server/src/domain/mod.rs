@@ -17,6 +17,7 @@ pub use outcome::{Outcome, OutcomeClass, Usage};
 pub use project::{Project, ProjectState, TaskCounts};
 pub use report::{Output, OutputBody, OutputStream, Report};
 pub use spec::{
-    BuiltIn, FailurePolicy, ITEMS_MAX, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis,
-    Network, ProjectSpec, Reassemble, Resources, RetryOn, SPLIT_ITEM_BYTES_MAX, Stdin, TaskSpec,
+    BuiltIn, FailurePolicy, ITEMS_MAX, ImageFile, ImageSpec, Isolation, Item, ItemSource, LeaseLossPolicy,
+    MatrixAxis, Network, Placement, ProjectSpec, Reassemble, Resources, RetryOn, SPLIT_ITEM_BYTES_MAX, Stdin,
+    TaskSpec,
 };

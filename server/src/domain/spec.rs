@@ -28,11 +28,43 @@ pub struct ProjectSpec {
     pub on_failure: FailurePolicy,
     /// Share of the slots relative to other projects, from 1.
     pub weight: u32,
+    /// At most so many attempts at a time. Documents that were stored before there was a choice have none of these three.
+    #[serde(default)]
+    pub max_parallel: Option<u32>,
+    /// Which of the agents that fit gets an attempt.
+    #[serde(default)]
+    pub placement: Placement,
+    /// What becomes of a task whose agent was not heard from for a whole lease.
+    #[serde(default)]
+    pub on_lease_loss: LeaseLossPolicy,
+}
+
+/// Which of the agents that fit gets an attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// The one with the largest free share.
+    #[default]
+    Spread,
+    /// The one with the smallest free share.
+    Pack,
+}
+
+/// What becomes of a task whose agent was not heard from for a whole lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseLossPolicy {
+    /// It runs again; two attempts may overlap, and one is recorded.
+    #[default]
+    Rerun,
+    /// It has failed.
+    Stop,
 }
 
 /// Where items come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one a project")]
 pub enum ItemSource {
     /// From the submission; the store has them, this many.
     List(u32),
@@ -87,6 +119,9 @@ pub struct TaskSpec {
     /// What it reads on its stdin.
     #[serde(default)]
     pub stdin: Option<Stdin>,
+    /// Labels that an agent must have to get it, all of them with these values.
+    #[serde(default)]
+    pub requires: BTreeMap<String, String>,
 }
 
 /// What a task reads on its stdin.

@@ -15,6 +15,7 @@ pub(super) enum Command {
     Cancel { project: ProjectId, reply: oneshot::Sender<Result<bool, DriverError>> },
     ListAgents { reply: oneshot::Sender<Result<Vec<AgentView>, DriverError>> },
     GetAgent { name: String, reply: oneshot::Sender<Result<Option<AgentView>, DriverError>> },
+    Waiting { project: ProjectId, reply: oneshot::Sender<Result<Option<String>, DriverError>> },
     Drain { name: String, draining: bool, reply: oneshot::Sender<Result<bool, DriverError>> },
     RemoveAgent { name: String, force: bool, reply: oneshot::Sender<Result<Removed, DriverError>> },
     Open { session: SessionId, hello: Box<Hello>, sender: mpsc::Sender<Outgoing> },
@@ -39,6 +40,7 @@ enum Waiter {
     Cancel(oneshot::Sender<Result<bool, DriverError>>),
     ListAgents(oneshot::Sender<Result<Vec<AgentView>, DriverError>>),
     GetAgent(oneshot::Sender<Result<Option<AgentView>, DriverError>>),
+    Waiting(oneshot::Sender<Result<Option<String>, DriverError>>),
     Drain(oneshot::Sender<Result<bool, DriverError>>),
     RemoveAgent(oneshot::Sender<Result<Removed, DriverError>>),
 }
@@ -69,6 +71,7 @@ impl Waiters {
                 drop(waiter.send(Ok(agents.into_iter().next())));
             }
             (Some(Waiter::GetAgent(waiter)), Reply::NoAgent) => drop(waiter.send(Ok(None))),
+            (Some(Waiter::Waiting(waiter)), Reply::Waiting(why)) => drop(waiter.send(Ok(why))),
             (Some(Waiter::Drain(waiter)), Reply::Done) => drop(waiter.send(Ok(true))),
             (Some(Waiter::Drain(waiter)), Reply::NoAgent) => drop(waiter.send(Ok(false))),
             (Some(Waiter::RemoveAgent(waiter)), Reply::Done) => drop(waiter.send(Ok(Removed::Done))),
@@ -88,6 +91,7 @@ impl Waiters {
                 Waiter::Cancel(waiter) => drop(waiter.send(Err(why))),
                 Waiter::ListAgents(waiter) => drop(waiter.send(Err(why))),
                 Waiter::GetAgent(waiter) => drop(waiter.send(Err(why))),
+                Waiter::Waiting(waiter) => drop(waiter.send(Err(why))),
                 Waiter::Drain(waiter) => drop(waiter.send(Err(why))),
                 Waiter::RemoveAgent(waiter) => drop(waiter.send(Err(why))),
             }
@@ -112,6 +116,9 @@ impl Command {
             Self::ListAgents { reply } => Input::ListAgents { reply: waiters.add(Waiter::ListAgents(reply)) },
             Self::GetAgent { name, reply } => {
                 Input::GetAgent { name, reply: waiters.add(Waiter::GetAgent(reply)) }
+            }
+            Self::Waiting { project, reply } => {
+                Input::Waiting { project, reply: waiters.add(Waiter::Waiting(reply)) }
             }
             Self::Drain { name, draining, reply } => {
                 Input::Drain { name, draining, reply: waiters.add(Waiter::Drain(reply)) }

@@ -77,6 +77,14 @@ impl Handle {
         self.ask(|reply| Command::GetAgent { name, reply }).await
     }
 
+    /// What the tasks of a project wait for, if any do.
+    ///
+    /// # Errors
+    /// If the coordinator is stopping.
+    pub async fn waiting(&self, project: ProjectId) -> Result<Option<String>, DriverError> {
+        self.ask(|reply| Command::Waiting { project, reply }).await
+    }
+
     /// Drains an agent, or undrains it; false if there is none.
     ///
     /// # Errors

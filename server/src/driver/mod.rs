@@ -10,6 +10,7 @@
 //! the disk, commands gather, and the next transaction takes them all: durability costs one fsync a batch.
 
 mod changes;
+mod clock;
 mod command;
 mod handle;
 mod turn;
@@ -28,6 +29,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use changes::Changes;
+use clock::Clock;
 use command::{Command, Waiters};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -62,6 +64,8 @@ const JOB_PAUSE_MAX: Duration = Duration::from_secs(30);
 const TICK_MAX: Duration = Duration::from_millis(500);
 /// And not more often than this.
 const TICK_MIN: Duration = Duration::from_millis(10);
+/// So many ticks at a time count for the core; if more passed since the last turn, the driver was held up.
+const CLOCK_TICKS_MAX: u32 = 3;
 
 /// Work that is too long for a turn. Safe to start again after a crash.
 #[async_trait]
@@ -115,7 +119,6 @@ pub fn start(
         jobs_running: Arc::new(Semaphore::new(JOBS_MAX)),
         jobs_started: HashSet::new(),
         epoch,
-        limits,
         commands,
         // Weak: when the last handle is gone, the driver ends.
         sender: sender.downgrade(),
@@ -123,7 +126,8 @@ pub fn start(
         waiters: Waiters::default(),
         sessions: BTreeMap::new(),
         specs: HashMap::new(),
-        started: Instant::now(),
+        clock: Clock::new(Instant::now(), tick_period(&limits) * CLOCK_TICKS_MAX),
+        limits,
     };
     (handle, Running { task: tokio::spawn(driver.run()) })
 }
@@ -143,7 +147,7 @@ struct Driver {
     sessions: BTreeMap<SessionId, mpsc::Sender<Outgoing>>,
     /// The active projects' documents, for assignments.
     specs: HashMap<ProjectId, Arc<ProjectSpec>>,
-    started: Instant,
+    clock: Clock,
 }
 
 /// When to look at the leases: once the time has come *and* every command that waited then was handled, so that whoever was
@@ -176,6 +180,10 @@ impl Ticks {
     }
 }
 
+fn tick_period(limits: &Limits) -> Duration {
+    (limits.lease / 10).clamp(TICK_MIN, TICK_MAX)
+}
+
 /// Why a reign over one folded core ended.
 enum End {
     /// The commit failed: fold back.
@@ -198,7 +206,7 @@ impl Driver {
             };
             self.specs = snapshot.projects.iter().map(|project| (project.id, project.spec.clone())).collect();
             let (core, fx) =
-                Coordinator::fold(self.epoch, snapshot, self.limits.clone(), self.started.elapsed());
+                Coordinator::fold(self.epoch, snapshot, self.limits.clone(), self.clock.read(Instant::now()));
             self.perform(fx, Vec::new());
             self.changes.notify_all();
             match self.reign(core, Embedded::default()).await {
@@ -217,7 +225,7 @@ impl Driver {
 
     /// Takes turns until one fails.
     async fn reign(&mut self, mut core: Coordinator, mut broker: Embedded) -> End {
-        let mut ticks = Ticks::new((self.limits.lease / 10).clamp(TICK_MIN, TICK_MAX));
+        let mut ticks = Ticks::new(tick_period(&self.limits));
         let mut commands = Vec::with_capacity(TURN_COMMANDS_MAX);
         let (mut pace, mut not_before) = (Pace::new(COMMIT_EVERY, COMMITS_AT_ONCE), None);
         loop {
@@ -252,7 +260,7 @@ impl Driver {
                     _ => {}
                 }
             }
-            let mut fx = turn(&mut core, &mut broker, inputs, self.started.elapsed());
+            let mut fx = turn(&mut core, &mut broker, inputs, self.clock.read(Instant::now()));
             let writes = std::mem::take(&mut fx.writes);
             if !writes.is_empty() {
                 let next = pace.next(tokio::time::Instant::now());

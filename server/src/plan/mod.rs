@@ -30,6 +30,9 @@ pub const NAME_RULE: &str = "letters, digits, `.`, `_` and `-`, at most 63 of th
 /// Largest weight of a project.
 pub const WEIGHT_MAX: u32 = 1000;
 
+/// Most attempts at a time that a project may be limited to: more than any fleet has slots.
+pub const PARALLEL_MAX: u32 = 1_000_000;
+
 /// Most retries of a task.
 pub const RETRIES_MAX: u32 = 1000;
 

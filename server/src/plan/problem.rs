@@ -3,8 +3,10 @@
 use super::{
     ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CPUS_MILLI_MAX, CPUS_MILLI_MIN, IMAGE_FILE_BYTES_MAX,
     IMAGE_FILES_MAX, ITEMS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, OUTPUT_BYTES_MAX,
-    PATH_BYTES_MAX, PIDS_MAX, RETRIES_MAX, STDIN_BYTES_MAX, TIMEOUT_MILLIS_MAX, TemplateError, WEIGHT_MAX,
+    PARALLEL_MAX, PATH_BYTES_MAX, PIDS_MAX, RETRIES_MAX, STDIN_BYTES_MAX, TIMEOUT_MILLIS_MAX, TemplateError,
+    WEIGHT_MAX,
 };
+use piecework_proto::label::{LABELS_MAX, LabelProblem};
 use std::fmt;
 
 /// One thing that is wrong with one field.
@@ -26,6 +28,20 @@ pub enum ProblemKind {
     /// The weight is out of bounds.
     #[error("a weight is from 1 to {WEIGHT_MAX}, not {0}")]
     Weight(u32),
+    /// More attempts at a time than any fleet has slots.
+    #[error("at most {PARALLEL_MAX} attempts at a time, not {0}")]
+    Parallel(u32),
+    /// A label that no agent can have.
+    #[error("{why}: not {}", quoted(.label))]
+    Label {
+        /// Which, as `NAME=VALUE`.
+        label: String,
+        /// What is wrong with it.
+        why: LabelProblem,
+    },
+    /// More labels than an agent can have.
+    #[error("{0} labels are more than any agent has, the limit is {LABELS_MAX}")]
+    TooManyLabels(usize),
     /// A source yields no items.
     #[error("there are no items")]
     NoItems,

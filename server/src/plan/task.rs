@@ -9,6 +9,7 @@ use super::{
     template::{Known, Template},
 };
 use crate::domain::{Resources, Stdin, TaskSpec};
+use piecework_proto::label;
 use std::collections::BTreeMap;
 
 /// What a task's command is checked with.
@@ -41,6 +42,7 @@ pub(super) fn validate(task: &TaskSpec, around: &Surroundings<'_>, problems: &mu
     }
     problems.check(task.retries <= RETRIES_MAX, &field("retries"), || ProblemKind::Retries(task.retries));
     resources(task.resources, &field("resources"), problems);
+    requires(&task.requires, &field("requires"), problems);
     stdin(task.stdin.as_ref(), around, problems);
     if let Some(bytes) = task.output_bytes_max {
         problems
@@ -98,6 +100,15 @@ fn env(env: &BTreeMap<String, String>, field: &str, problems: &mut Collector) {
         problems.no_zero(|| format!("{field}.{name}"), value);
         let bytes = name.len() + 1 + value.len();
         problems.check(bytes <= ARGUMENT_BYTES_MAX, field, || ProblemKind::ArgumentTooLong(bytes));
+    }
+}
+
+fn requires(labels: &BTreeMap<String, String>, field: &str, problems: &mut Collector) {
+    problems.check(labels.len() <= label::LABELS_MAX, field, || ProblemKind::TooManyLabels(labels.len()));
+    for (name, value) in labels {
+        if let Err(why) = label::check(name, value) {
+            problems.add(field, ProblemKind::Label { label: format!("{name}={value}"), why });
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{CommandTemplate, ProblemKind, STDIN_BYTES_MAX, check_item, command, item, task_count, validate};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network, Phase,
-    ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, LeaseLossPolicy, MatrixAxis,
+    Network, Phase, Placement, ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ fn task(command: &[&str]) -> TaskSpec {
         network: Network::None,
         isolation: Isolation::Sealed,
         stdin: None,
+        requires: BTreeMap::new(),
         output_bytes_max: None,
     }
 }
@@ -33,6 +34,9 @@ fn spec(items: ItemSource) -> ProjectSpec {
         reassemble: Reassemble::BuiltIn(BuiltIn::Concat),
         on_failure: FailurePolicy::Continue,
         weight: 0,
+        max_parallel: None,
+        placement: Placement::Spread,
+        on_lease_loss: LeaseLossPolicy::Rerun,
     }
 }
 
@@ -86,6 +90,25 @@ fn every_problem_is_told_with_its_field() {
             "task.retries: at most 1000 retries, not 1001",
             "weight: a weight is from 1 to 1000, not 1001",
         ],
+    );
+}
+
+#[test]
+fn what_no_agent_can_have_is_refused() {
+    check(
+        |spec| {
+            spec.task.requires =
+                [("gpu".to_owned(), "true".to_owned()), ("a b".to_owned(), "c".to_owned())].into();
+            spec.max_parallel = Some(1_000_001);
+        },
+        &[
+            "task.requires: the name of a label is 1 to 63 letters, digits, `.`, `_`, `-` and `/`: not `a b=c`",
+            "max_parallel: at most 1000000 attempts at a time, not 1000001",
+        ],
+    );
+    check(
+        |spec| spec.task.requires = (0..65).map(|n| (format!("l{n}"), String::new())).collect(),
+        &["task.requires: 65 labels are more than any agent has, the limit is 64"],
     );
 }
 

@@ -1,7 +1,7 @@
 //! Validates a whole specification.
 
 use super::{
-    ITEMS_MAX, NAME_BYTES_MAX, ProblemKind, Problems, SPLIT_ITEM_BYTES_MAX, WEIGHT_MAX,
+    ITEMS_MAX, NAME_BYTES_MAX, PARALLEL_MAX, ProblemKind, Problems, SPLIT_ITEM_BYTES_MAX, WEIGHT_MAX,
     command::axis_names,
     image,
     items::{matrix_count, range_count},
@@ -25,6 +25,9 @@ pub fn validate(mut spec: ProjectSpec) -> Result<ProjectSpec, Problems> {
     image::validate(&spec.image, &mut problems);
     items(&spec, &mut problems);
     problems.check(spec.weight <= WEIGHT_MAX, "weight", || ProblemKind::Weight(spec.weight));
+    if let Some(attempts) = spec.max_parallel {
+        problems.check(attempts <= PARALLEL_MAX, "max_parallel", || ProblemKind::Parallel(attempts));
+    }
     problems.finish()?;
     Ok(spec)
 }

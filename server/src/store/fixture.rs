@@ -2,9 +2,9 @@
 
 use super::Write;
 use crate::domain::{
-    AgentId, AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, Network, Outcome, Output,
-    Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn, SessionEpoch,
-    TaskKey, TaskSpec, Usage,
+    AgentId, AttemptKey, BuiltIn, FailurePolicy, ImageSpec, Isolation, ItemSource, LeaseLossPolicy, Network,
+    Outcome, Output, Phase, Placement, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources,
+    RetryOn, SessionEpoch, TaskKey, TaskSpec, Usage,
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,6 +24,7 @@ pub(crate) fn task_spec() -> TaskSpec {
         network: Network::None,
         isolation: Isolation::Sealed,
         stdin: None,
+        requires: BTreeMap::new(),
         output_bytes_max: None,
     }
 }
@@ -37,6 +38,9 @@ pub(crate) fn spec(reassemble: Reassemble) -> ProjectSpec {
         reassemble,
         on_failure: FailurePolicy::Continue,
         weight: 1,
+        max_parallel: None,
+        placement: Placement::Spread,
+        on_lease_loss: LeaseLossPolicy::Rerun,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is wrong with a message, and where in it.
 
+use piecework_proto::label::LabelProblem;
+
 /// A message that can't be understood. The path names the field as the schema does, such as `spec.task.command[1]`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {kind}")]
@@ -60,6 +62,9 @@ pub enum WireErrorKind {
     /// A text with characters that don't belong into it.
     #[error("must be a text without control characters")]
     Control,
+    /// A label is against the rule.
+    #[error("{0}")]
+    Label(LabelProblem),
 }
 
 impl WireError {

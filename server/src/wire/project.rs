@@ -37,6 +37,7 @@ pub fn project_to_proto(project: &Project) -> pb::Project {
         created_millis: project.created_millis,
         ended_millis: project.ended_millis.unwrap_or_default(),
         generation: project.generation.0,
+        waiting: String::new(),
     }
 }
 
@@ -129,9 +130,12 @@ pub fn agent_to_proto(agent: AgentView) -> pb::Agent {
         last_heard_millis: agent.last_heard_millis,
         labels: agent.labels.into_iter().collect(),
         address: agent.address,
-        cpus_milli: 0,
-        memory_bytes: 0,
+        cpus_milli: agent.cpus_milli.unwrap_or_default(),
+        memory_bytes: agent.memory_bytes.unwrap_or_default(),
         attempts: agent.attempts.into_iter().map(attempt_key_to_proto).collect(),
         warning: agent.warning,
+        cpus_used_milli: agent.cpus_used_milli,
+        memory_used_bytes: agent.memory_used_bytes,
+        quarantine: agent.quarantine,
     }
 }

@@ -1,7 +1,7 @@
 //! The control stream between an agent and the coordinator.
 
 use super::{
-    error::{WireError, WireErrorKind, Within},
+    error::{WireError, WireErrorKind, Within, nonzero},
     key::{attempt_key_to_proto, attempt_keys, phase_to_proto},
     report::report_or_lost,
     spec::{image_to_proto, line, task_to_proto},
@@ -12,17 +12,17 @@ use crate::{
     plan,
 };
 use pb::{agent_message::Message as Agent, coordinator_message::Message as Coordinator};
-use piecework_proto::v1 as pb;
+use piecework_proto::{
+    label::{self, LABELS_MAX},
+    v1 as pb,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
-/// Longest name of an agent, its instance, runtime and version; labels have two such texts.
+/// Longest name of an agent, its instance, runtime and version.
 const WORD_BYTES_MAX: usize = 255;
-
-/// Most labels of an agent.
-const LABELS_MAX: usize = 64;
 
 /// Most attempts that an agent may run at a time.
 const SLOTS_MAX: u32 = 4096;
@@ -58,6 +58,8 @@ pub fn hello(hello: pb::Hello) -> Result<Hello, WireError> {
         labels: labels("labels", hello.labels)?,
         live: attempt_keys("live", hello.live)?,
         unrecorded: attempt_keys("unrecorded", hello.unrecorded)?,
+        cpus_milli: nonzero(hello.cpus_milli),
+        memory_bytes: nonzero(hello.memory_bytes),
         epoch_seen: hello.coordinator_epoch_seen,
     })
 }
@@ -65,16 +67,14 @@ pub fn hello(hello: pb::Hello) -> Result<Hello, WireError> {
 /// Labels of an agent.
 ///
 /// # Errors
-/// If there are too many, or one is empty or too long.
+/// If there are too many, or one is against the rule.
 pub fn labels(field: &str, labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, WireError> {
     if labels.len() > LABELS_MAX {
         return Err(WireError::new(field, WireErrorKind::TooMany { max: LABELS_MAX, got: labels.len() }));
     }
-    let label = |(name, value): (String, String)| {
-        if name.is_empty() {
-            return Err(WireError::missing(field));
-        }
-        Ok((line(field, name, WORD_BYTES_MAX)?, line(field, value, WORD_BYTES_MAX)?))
+    let label = |(name, value): (String, String)| match label::check(&name, &value) {
+        Ok(()) => Ok((name, value)),
+        Err(why) => Err(WireError::new(field, WireErrorKind::Label(why))),
     };
     labels.into_iter().map(label).collect()
 }

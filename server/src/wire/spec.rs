@@ -2,8 +2,8 @@
 
 use super::error::{WireError, WireErrorKind, Within, known, nonzero, sha256, unspecified};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, MatrixAxis, Network,
-    ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
+    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, LeaseLossPolicy, MatrixAxis,
+    Network, Placement, ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
 };
 use pb::{image_spec::Image, item_source::Source, reassemble_spec::How};
 use piecework_proto::v1 as pb;
@@ -26,6 +26,15 @@ pub fn spec(spec: pb::ProjectSpec) -> Result<ProjectSpec, WireError> {
             pb::FailurePolicy::Ignore => FailurePolicy::Ignore,
         },
         weight: spec.weight,
+        max_parallel: nonzero(spec.max_parallel),
+        placement: match known("placement", "Placement", spec.placement)? {
+            pb::Placement::Unspecified | pb::Placement::Spread => Placement::Spread,
+            pb::Placement::Pack => Placement::Pack,
+        },
+        on_lease_loss: match known("on_lease_loss", "LeaseLossPolicy", spec.on_lease_loss)? {
+            pb::LeaseLossPolicy::Unspecified | pb::LeaseLossPolicy::Rerun => LeaseLossPolicy::Rerun,
+            pb::LeaseLossPolicy::Stop => LeaseLossPolicy::Stop,
+        },
     })
 }
 
@@ -37,6 +46,14 @@ pub fn spec_to_proto(spec: &ProjectSpec) -> pb::ProjectSpec {
         FailurePolicy::Stop => pb::FailurePolicy::Stop,
         FailurePolicy::Ignore => pb::FailurePolicy::Ignore,
     };
+    let placement = match spec.placement {
+        Placement::Spread => pb::Placement::Spread,
+        Placement::Pack => pb::Placement::Pack,
+    };
+    let on_lease_loss = match spec.on_lease_loss {
+        LeaseLossPolicy::Rerun => pb::LeaseLossPolicy::Rerun,
+        LeaseLossPolicy::Stop => pb::LeaseLossPolicy::Stop,
+    };
     pb::ProjectSpec {
         name: spec.name.clone(),
         image: Some(image_to_proto(&spec.image)),
@@ -45,6 +62,9 @@ pub fn spec_to_proto(spec: &ProjectSpec) -> pb::ProjectSpec {
         reassemble: Some(reassemble_to_proto(&spec.reassemble)),
         on_failure: on_failure.into(),
         weight: spec.weight,
+        max_parallel: spec.max_parallel.unwrap_or_default(),
+        placement: placement.into(),
+        on_lease_loss: on_lease_loss.into(),
     }
 }
 
@@ -106,6 +126,7 @@ fn task(task: pb::TaskSpec) -> Result<TaskSpec, WireError> {
             pb::Isolation::Fresh => Isolation::Fresh,
         },
         stdin: task.stdin.map(stdin).transpose().within("stdin")?,
+        requires: task.requires.into_iter().collect(),
     })
 }
 
@@ -140,6 +161,7 @@ pub(super) fn task_to_proto(task: &TaskSpec) -> pb::TaskSpec {
         output_bytes_max: task.output_bytes_max.unwrap_or_default(),
         isolation: isolation.into(),
         stdin: task.stdin.as_ref().map(stdin_to_proto),
+        requires: task.requires.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     }
 }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     coordinator::FromAgent,
     domain::{
-        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, MatrixAxis, Network,
-        Outcome, Output, OutputBody, Phase, ProjectId, ProjectSpec, Reassemble, Report, Resources, RetryOn,
-        Stdin, TaskKey, TaskSpec, Usage,
+        AttemptKey, BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, ItemSource, LeaseLossPolicy,
+        MatrixAxis, Network, Outcome, Output, OutputBody, Phase, Placement, ProjectId, ProjectSpec,
+        Reassemble, Report, Resources, RetryOn, Stdin, TaskKey, TaskSpec, Usage,
     },
 };
 use bytes::Bytes;
@@ -54,10 +54,13 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
         prop_oneof![Just(Network::None), Just(Network::Bridge)],
         option::of(1_u64..),
         prop_oneof![Just(Isolation::Sealed), Just(Isolation::Fresh)],
-        option::of(prop_oneof![
-            ".{0,9}".prop_map(Stdin::Template),
-            any::<([u8; 32], u64)>().prop_map(|(sha256, length)| Stdin::File { sha256, length }),
-        ]),
+        (
+            option::of(prop_oneof![
+                ".{0,9}".prop_map(Stdin::Template),
+                any::<([u8; 32], u64)>().prop_map(|(sha256, length)| Stdin::File { sha256, length }),
+            ]),
+            proptest::collection::btree_map(".{0,5}", ".{0,5}", 0..3),
+        ),
     )
         .prop_map(
             |(
@@ -71,7 +74,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                 network,
                 output_bytes_max,
                 isolation,
-                stdin,
+                (stdin, requires),
             )| {
                 TaskSpec {
                     command,
@@ -85,6 +88,7 @@ fn tasks() -> impl Strategy<Value = TaskSpec> {
                     output_bytes_max,
                     isolation,
                     stdin,
+                    requires,
                 }
             },
         )
@@ -113,8 +117,13 @@ fn specs() -> impl Strategy<Value = ProjectSpec> {
     ];
     let on_failure =
         prop_oneof![Just(FailurePolicy::Continue), Just(FailurePolicy::Stop), Just(FailurePolicy::Ignore)];
-    (".{0,9}", image, items, tasks(), reassemble, on_failure, any::<u32>()).prop_map(
-        |(name, image, items, task, reassemble, on_failure, weight)| ProjectSpec {
+    let placing = (
+        option::of(1_u32..),
+        prop_oneof![Just(Placement::Spread), Just(Placement::Pack)],
+        prop_oneof![Just(LeaseLossPolicy::Rerun), Just(LeaseLossPolicy::Stop)],
+    );
+    (".{0,9}", image, items, tasks(), reassemble, on_failure, any::<u32>(), placing).prop_map(
+        |(
             name,
             image,
             items,
@@ -122,6 +131,18 @@ fn specs() -> impl Strategy<Value = ProjectSpec> {
             reassemble,
             on_failure,
             weight,
+            (max_parallel, placement, on_lease_loss),
+        )| ProjectSpec {
+            name,
+            image,
+            items,
+            task,
+            reassemble,
+            on_failure,
+            weight,
+            max_parallel,
+            placement,
+            on_lease_loss,
         },
     )
 }
@@ -169,6 +190,24 @@ proptest! {
         let expected = Report { attempt, outcome: ended, usage, stdout: Output::inline(stdout.into()), stderr };
         prop_assert_eq!(report(message), Ok(expected));
     }
+}
+
+#[test]
+fn a_hello_says_what_is_offered_and_its_labels_are_checked() {
+    let good = || pb::Hello {
+        name: "a".to_owned(),
+        identity: "i".to_owned(),
+        instance: "1".to_owned(),
+        slots: 4,
+        labels: [("example.org/gpu".to_owned(), "true".to_owned())].into(),
+        memory_bytes: 1 << 30,
+        ..pb::Hello::default()
+    };
+    let domain = hello(good()).unwrap();
+    assert_eq!((domain.cpus_milli, domain.memory_bytes), (None, Some(1 << 30)));
+    let labels = [("no gpu".to_owned(), "true".to_owned())].into();
+    let refused = hello(pb::Hello { labels, ..good() }).unwrap_err().to_string();
+    assert_eq!(refused, "labels: the name of a label is 1 to 63 letters, digits, `.`, `_`, `-` and `/`");
 }
 
 fn good_report() -> pb::Report {

@@ -3,11 +3,14 @@
 use crate::bench::{Bench, within};
 use piecework_proto::{
     PROTOCOL_VERSION,
-    v1::{self as pb, agent_message::Message as Say, coordinator_message::Message as Hear},
+    v1::{
+        self as pb, agent_message::Message as Say, agent_session_client::AgentSessionClient,
+        coordinator_message::Message as Hear,
+    },
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, transport::Channel};
 
 /// An open session.
 pub(crate) struct Agent {
@@ -38,16 +41,33 @@ pub(crate) async fn open(
     bench: &Bench,
     first: Say,
 ) -> Result<(mpsc::Sender<pb::AgentMessage>, Streaming<pb::CoordinatorMessage>), Status> {
+    open_on(bench.sessions(), first).await
+}
+
+/// The same over any connection.
+pub(crate) async fn open_on(
+    mut client: AgentSessionClient<Channel>,
+    first: Say,
+) -> Result<(mpsc::Sender<pb::AgentMessage>, Streaming<pb::CoordinatorMessage>), Status> {
     let (sender, receiver) = mpsc::channel(16);
     sender.send(pb::AgentMessage { seq: 1, message: Some(first) }).await.unwrap();
-    let answer = within(bench.sessions().session(ReceiverStream::new(receiver))).await?;
+    let answer = within(client.session(ReceiverStream::new(receiver))).await?;
     Ok((sender, answer.into_inner()))
 }
 
 impl Agent {
     /// Says Hello, hears Welcome, and asks for so many attempts.
     pub(crate) async fn connect(bench: &Bench, hello: pb::Hello, attempts_max: u32) -> Self {
-        let (sender, heard) = open(bench, Say::Hello(hello)).await.unwrap();
+        Self::connect_on(bench.sessions(), hello, attempts_max).await
+    }
+
+    /// The same over any connection.
+    pub(crate) async fn connect_on(
+        client: AgentSessionClient<Channel>,
+        hello: pb::Hello,
+        attempts_max: u32,
+    ) -> Self {
+        let (sender, heard) = open_on(client, Say::Hello(hello)).await.unwrap();
         let mut agent = Self {
             sender,
             heard,
@@ -67,6 +87,12 @@ impl Agent {
     pub(crate) async fn say(&mut self, message: Say) {
         self.seq += 1;
         self.sender.send(pb::AgentMessage { seq: self.seq, message: Some(message) }).await.unwrap();
+    }
+
+    /// A message of a kind that is not known here.
+    pub(crate) async fn say_unknown(&mut self) {
+        self.seq += 1;
+        self.sender.send(pb::AgentMessage { seq: self.seq, message: None }).await.unwrap();
     }
 
     /// The next message, which has the next number.

@@ -5,7 +5,7 @@ use piecework_proto::v1::{
     agents_client::AgentsClient, image_spec::Image, item_source::Source, projects_client::ProjectsClient,
     reassemble_spec::How, submit_request::Part,
 };
-use piecework_server::{Server, ServerConfig};
+use piecework_server::{CRASHES_MAX_DEFAULT, Server, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
@@ -34,7 +34,13 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn config(data: &Path) -> ServerConfig {
-    ServerConfig { data: data.to_owned(), socket: None, lease: LEASE, listen: None }
+    ServerConfig {
+        data: data.to_owned(),
+        socket: None,
+        lease: LEASE,
+        crashes_max: CRASHES_MAX_DEFAULT,
+        listen: None,
+    }
 }
 
 pub(crate) async fn channel(socket: &Path) -> Channel {
@@ -44,18 +50,36 @@ pub(crate) async fn channel(socket: &Path) -> Channel {
 
 impl Bench {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With a configuration that differs in something.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(config(dir.path())).await.unwrap();
+        let mut config = config(dir.path());
+        change(&mut config);
+        let server = Server::start(config).await.unwrap();
         let channel = channel(server.socket()).await;
         Self { dir, server: Some(server), channel }
     }
 
     /// Stops the coordinator, and starts another one on the same data.
     pub(crate) async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    /// With a configuration that differs in something.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut ServerConfig)) {
         within(self.server.take().unwrap().shutdown()).await;
-        let server = Server::start(config(self.dir.path())).await.unwrap();
+        let mut config = config(self.dir.path());
+        change(&mut config);
+        let server = Server::start(config).await.unwrap();
         self.channel = channel(server.socket()).await;
         self.server = Some(server);
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
     }
 
     pub(crate) async fn shutdown(mut self) -> TempDir {

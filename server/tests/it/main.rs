@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on says so by its panic")]
 
+mod access;
 mod agent;
 mod bench;
 mod boot;
@@ -10,4 +11,5 @@ mod logs;
 mod running;
 mod session;
 mod submit;
+mod tcp;
 mod upload;

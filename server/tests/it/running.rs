@@ -250,7 +250,7 @@ async fn input(bench: &Bench, attempt: Option<pb::AttemptKey>, offset: u64) -> V
     bytes
 }
 
-fn with_stdin(source: pb::stdin::Source) -> pb::TaskSpec {
+pub(crate) fn with_stdin(source: pb::stdin::Source) -> pb::TaskSpec {
     pb::TaskSpec { stdin: Some(pb::Stdin { source: Some(source) }), ..task(&["cat"]) }
 }
 

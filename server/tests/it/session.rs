@@ -201,3 +201,22 @@ async fn cancelling_reaches_the_agent() {
     let unknown = pb::CancelProjectRequest { project: "77".to_owned() };
     check_refused(within(bench.projects().cancel(unknown)).await, Code::NotFound, "there is no project `77`");
 }
+
+#[tokio::test]
+async fn an_agent_one_version_newer_works() {
+    let bench = Bench::start().await;
+    let newer =
+        pb::Hello { protocol_version: PROTOCOL_VERSION + 1, version: "9.0.0".to_owned(), ..hello("host") };
+    let mut agent = Agent::connect(&bench, newer, 1).await;
+    // It says something that this coordinator does not know: that it is alive, at least, is said.
+    agent.say_unknown().await;
+    assert!(matches!(agent.hear().await, Hear::Heartbeat(_)));
+    let id = bench.submit_good(spec(3)).await;
+    agent.work(3, |command| format!("{}\n", command.join(" ")).into_bytes()).await;
+    within(async {
+        while bench.get(&id.to_string()).await.unwrap().state() != pb::ProjectState::Succeeded {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

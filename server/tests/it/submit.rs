@@ -20,6 +20,8 @@ async fn a_submission_becomes_a_project() {
     let expected = pb::ProjectSpec {
         weight: 1,
         on_failure: pb::FailurePolicy::Continue.into(),
+        placement: pb::Placement::Spread.into(),
+        on_lease_loss: pb::LeaseLossPolicy::Rerun.into(),
         task: Some(pb::TaskSpec {
             retry_on: vec![1, 2, 3, 4],
             resources: Some(pb::Resources::default()),
@@ -30,8 +32,9 @@ async fn a_submission_becomes_a_project() {
         ..spec(3)
     };
     assert_eq!(project.spec.as_ref(), Some(&expected));
-    assert_eq!(bench.get(&project.id.to_string()).await.unwrap(), project);
-    assert_eq!(bench.get("test").await.unwrap(), project);
+    let expected = pb::Project { waiting: "an agent: none has ever connected".to_owned(), ..project.clone() };
+    assert_eq!(bench.get(&project.id.to_string()).await.unwrap(), expected);
+    assert_eq!(bench.get("test").await.unwrap(), expected);
 }
 
 #[tokio::test]

@@ -50,6 +50,17 @@ impl Board {
         kept_off
     }
 
+    /// Takes all that wait in a lane's class, in their order: nobody can begin them now.
+    pub(in crate::pool) fn take_all(&mut self, lane: LaneId) -> Vec<Assignment> {
+        let class = self.lanes.get(&lane).and_then(|lane| self.classes.get_mut(&lane.class));
+        let waiting = class.map(|class| std::mem::take(&mut class.waiting)).unwrap_or_default();
+        let all: Vec<_> = waiting.into_iter().map(|waiting| waiting.assignment).collect();
+        for assignment in &all {
+            self.forget(assignment.attempt);
+        }
+        all
+    }
+
     /// What has waited for too long while no slot was free: it is not for the pool to keep. Lanes that are about to take
     /// their first keep it.
     pub(in crate::pool) fn take_stuck(&mut self) -> Vec<Assignment> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     domain::{ImageSpec, Isolation, Outcome, Phase, RunSpec, StdinFrom},
-    supervisor::{CoreConfig, FromCoordinator},
+    supervisor::{CoreConfig, FromCoordinator, Stop},
 };
 use bytes::Bytes;
 use std::{
@@ -14,6 +14,9 @@ use std::{
     },
 };
 use tokio::sync::mpsc::UnboundedReceiver;
+
+/// At once.
+const STOP: Input = Input::Stop(Stop::Drain(Duration::ZERO));
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -211,7 +214,7 @@ async fn inputs_that_wait_are_committed_as_one() {
         kept: Mutex::default(),
         takes: Mutex::default(),
     });
-    for input in [ended(1), ended(2), Input::Stop] {
+    for input in [ended(1), ended(2), STOP] {
         inputs.send(input).await.expect("room");
     }
     let core = Core::new(CoreConfig::new(2), vec![key(1), key(2)], vec![]);
@@ -270,7 +273,7 @@ async fn it_ends_once_the_core_has_stopped() {
     let mut bench = Bench::new(SELDOM).await;
     bench.put(ended(1)).await;
     bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
-    bench.put(Input::Stop).await;
+    bench.put(STOP).await;
     bench.expect(&["kill 7-task-2-1", "1#4 credits 0 stopping"]).await;
     bench.put(Input::Ended(vec![Report::without_output(key(2), Outcome::Exited(0))])).await;
     bench.expect(&["commit +1 -0", "release 7-task-2-1", "1#5 reports 1"]).await;

@@ -120,6 +120,10 @@ async fn list(context: &Context, client: &Client) -> Result<(), CliError> {
     for agent in agents.iter().filter(|agent| !agent.warning.is_empty()) {
         context.screen.note(&human::one_line(&format!("agent {}: {}", agent.name, agent.warning)));
     }
+    for agent in agents.iter().filter(|agent| !agent.quarantine.is_empty()) {
+        let note = format!("agent {} is quarantined {}", agent.name, agent.quarantine);
+        context.screen.note(&human::one_line(&note));
+    }
     context
         .screen
         .print(human::table(
@@ -175,6 +179,17 @@ async fn show(context: &Context, agent: &v1::Agent) -> Result<(), CliError> {
         ("heard", heard(agent)),
         ("holds", agent.held.to_string()),
     ];
+    if agent.cpus_milli > 0 {
+        let (used, cpus) = (agent.cpus_used_milli as f64 / 1000.0, f64::from(agent.cpus_milli) / 1000.0);
+        lines.push(("cpus", format!("{cpus}, of which {used} are asked for")));
+    }
+    if agent.memory_bytes > 0 {
+        let (used, memory) = (human::bytes(agent.memory_used_bytes), human::bytes(agent.memory_bytes));
+        lines.push(("memory", format!("{memory}, of which {used} are asked for")));
+    }
+    if !agent.quarantine.is_empty() {
+        lines.push(("quarantine", agent.quarantine.clone()));
+    }
     if !agent.warning.is_empty() {
         lines.push(("warning", agent.warning.clone()));
     }

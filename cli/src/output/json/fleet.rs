@@ -41,6 +41,19 @@ pub struct Agent {
     /// What should be looked at, such as a second process with its identity.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub warning: String,
+    /// Processors that it offers, in thousandths; missing if it has not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus_milli: Option<u32>,
+    /// Memory that it offers; missing if it has not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Processors that what it holds asks for, in thousandths.
+    pub cpus_used_milli: u64,
+    /// Memory that what it holds asks for.
+    pub memory_used_bytes: u64,
+    /// Why it gets no attempts for a while.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub quarantine: String,
     /// The attempts that it holds, at most 1000, such as `7/task/12#1`. Only from `show`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<String>,
@@ -60,6 +73,11 @@ impl From<&v1::Agent> for Agent {
             labels: agent.labels.clone().into_iter().collect(),
             address: agent.address.clone(),
             warning: agent.warning.clone(),
+            cpus_milli: (agent.cpus_milli > 0).then_some(agent.cpus_milli),
+            memory_bytes: (agent.memory_bytes > 0).then_some(agent.memory_bytes),
+            cpus_used_milli: agent.cpus_used_milli,
+            memory_used_bytes: agent.memory_used_bytes,
+            quarantine: agent.quarantine.clone(),
             attempts: agent.attempts.iter().map(human::attempt_key).collect(),
         }
     }

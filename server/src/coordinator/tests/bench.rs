@@ -3,13 +3,13 @@
 use crate::{
     broker::Embedded,
     coordinator::{
-        Coordinator, Effects, FromAgent, Hello, Input, Job, Limits, NewProject, Reply, ReplyId, SessionId,
-        ToAgent,
+        AgentView, Coordinator, Effects, FromAgent, Hello, Input, Job, Limits, NewProject, Reply, ReplyId,
+        SessionId, ToAgent,
     },
     domain::{
-        AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource, Network,
-        Outcome, Output, Phase, ProjectId, ProjectSpec, ProjectState, Reassemble, Report, Resources, RetryOn,
-        TaskKey, TaskSpec, Usage,
+        AgentId, AttemptKey, BuiltIn, CoordinatorEpoch, FailurePolicy, ImageSpec, Isolation, ItemSource,
+        LeaseLossPolicy, Network, Outcome, Output, Phase, Placement, ProjectId, ProjectSpec, ProjectState,
+        Reassemble, Report, Resources, RetryOn, TaskKey, TaskSpec, Usage,
     },
     driver::turn,
     store::{ActiveProject, Snapshot, Write},
@@ -38,6 +38,7 @@ pub(super) fn task_spec() -> TaskSpec {
         network: Network::None,
         isolation: Isolation::Sealed,
         stdin: None,
+        requires: BTreeMap::new(),
         output_bytes_max: None,
     }
 }
@@ -51,6 +52,9 @@ pub(super) fn spec() -> ProjectSpec {
         reassemble: Reassemble::BuiltIn(BuiltIn::Concat),
         on_failure: FailurePolicy::Continue,
         weight: 1,
+        max_parallel: None,
+        placement: Placement::Spread,
+        on_lease_loss: LeaseLossPolicy::Rerun,
     }
 }
 
@@ -74,6 +78,8 @@ pub(super) fn hello(name: &str, instance: &str) -> Hello {
         slots: 2,
         runtime: "scripted".to_owned(),
         labels: BTreeMap::new(),
+        cpus_milli: None,
+        memory_bytes: None,
         live: Vec::new(),
         unrecorded: Vec::new(),
         epoch_seen: 0,
@@ -116,6 +122,7 @@ impl Bench {
         self.left.closes.extend(fx.closes);
         self.left.replies.extend(fx.replies);
         self.left.jobs.extend(fx.jobs);
+        self.left.warnings.extend(fx.warnings);
         assert!(fx.publish.is_empty() && fx.acks.is_empty(), "the embedded broker takes these at once");
     }
 
@@ -123,9 +130,32 @@ impl Bench {
         let project = NewProject { id: ProjectId(id), spec: Arc::new(spec), tasks };
         self.turn([Input::Submit { project, reply: ReplyId(id) }]);
         assert!(matches!(self.left.replies.pop(), Some((ReplyId(reply), Reply::Done)) if reply == id));
-        assert!(
-            matches!(self.left.writes.remove(0), Write::CreateProject { project, .. } if project.0 == id)
-        );
+        let is_its = |write: &Write| matches!(write, Write::CreateProject { project, .. } if project.0 == id);
+        let Some(created) = self.left.writes.iter().position(is_its) else { panic!("it is not written") };
+        self.left.writes.remove(created);
+    }
+
+    /// What a project waits for.
+    pub(super) fn waiting(&mut self, id: u64) -> Option<String> {
+        self.turn([Input::Waiting { project: ProjectId(id), reply: ReplyId(0) }]);
+        match self.reply() {
+            Reply::Waiting(why) => why,
+            other => panic!("no answer but {other:?}"),
+        }
+    }
+
+    /// An agent, as operators see it.
+    pub(super) fn agent(&mut self, name: &str) -> AgentView {
+        self.turn([Input::GetAgent { name: name.to_owned(), reply: ReplyId(0) }]);
+        match self.reply() {
+            Reply::Agents(mut agents) => agents.remove(0),
+            other => panic!("no answer but {other:?}"),
+        }
+    }
+
+    /// The newest answer.
+    pub(super) fn reply(&mut self) -> Reply {
+        self.left.replies.pop().expect("an answer").1
     }
 
     /// The cancellation was answered.
@@ -168,6 +198,13 @@ impl Bench {
         self.say(session, FromAgent::Reports(vec![report(attempt, outcome)]));
     }
 
+    /// The same for an attempt that took so long.
+    pub(super) fn ends_after(&mut self, session: u64, attempt: AttemptKey, wall: Duration) {
+        let mut report = report(attempt, Outcome::Exited(0));
+        report.usage.wall_micros = wall.as_micros() as u64;
+        self.say(session, FromAgent::Reports(vec![report]));
+    }
+
     pub(super) fn sent(&mut self) -> Vec<(u64, ToAgent)> {
         std::mem::take(&mut self.left.sends)
             .into_iter()
@@ -186,6 +223,16 @@ impl Bench {
     /// The writes in few words.
     pub(super) fn wrote(&mut self) -> Vec<String> {
         std::mem::take(&mut self.left.writes).iter().map(words).collect()
+    }
+
+    /// What was logged for operators.
+    pub(super) fn warned(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.left.warnings)
+    }
+
+    /// What an operator should look at.
+    pub(super) fn warning(&self, agent: AgentId) -> &str {
+        &self.core.agents.get(agent).expect("is known").warning
     }
 
     /// Nobody may have been told anything that the test did not ask for.

@@ -1,6 +1,8 @@
 //! Unit tests of the core: what it wants, and that it wants nothing else.
 
 mod bench;
+mod fleet;
+mod placement;
 mod recall;
 
 use super::{FromAgent, Input, Job, ReplyId, SessionId, ToAgent};

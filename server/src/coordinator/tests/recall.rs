@@ -1,14 +1,14 @@
 //! Agents with a backlog: who gets what, and what is asked back.
 
 use super::{
-    bench::{Bench, hello, spec, task},
+    bench::{Bench, hello, spec, task, task_spec},
     *,
 };
 use crate::{
-    coordinator::{Effects, NewProject},
+    coordinator::{Effects, Hello, NewProject},
     domain::AttemptKey,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 fn first(index: u32) -> AttemptKey {
     task(1, index).attempt(1)
@@ -144,4 +144,21 @@ fn a_new_session_is_asked_again() {
     bench.join(3, back, 100, &[]);
     assert_eq!(bench.closed(), [1]);
     assert_eq!(bench.sent(), [(3, ToAgent::Recall(vec![first(3), first(2)]))]);
+}
+
+#[test]
+fn only_what_an_idle_slot_could_run_is_recalled() {
+    let gpu = || BTreeMap::from([("gpu".to_owned(), "true".to_owned())]);
+    let on_gpu = ProjectSpec { task: TaskSpec { requires: gpu(), ..task_spec() }, ..spec() };
+    let mut bench = Bench::new();
+    bench.submit(1, on_gpu, Some(4));
+    bench.join(1, Hello { labels: gpu(), ..hello("a", "i") }, 100, &[]);
+    bench.submit(2, spec(), Some(1));
+    bench.submit(3, spec(), Some(1));
+    bench.sent();
+    bench.join(2, hello("b", "i"), 2, &[]);
+    let others = vec![task(3, 0).attempt(1), task(2, 0).attempt(1)];
+    assert_eq!(bench.sent(), [(1, ToAgent::Recall(others.clone()))], "the newest that b could run");
+    bench.say(1, FromAgent::Returned(others));
+    assert!(bench.sent().iter().all(|(session, _)| *session == 2));
 }

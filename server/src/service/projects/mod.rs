@@ -67,7 +67,12 @@ impl Projects for ProjectsService {
 
     async fn get(&self, request: Request<pb::GetProjectRequest>) -> Result<Response<pb::Project>, Status> {
         let project = self.context.project(&request.into_inner().project).await?;
-        Ok(Response::new(wire::project_to_proto(&project)))
+        let mut answer = wire::project_to_proto(&project);
+        if !project.state.is_ended() {
+            let waiting = self.context.driver.waiting(project.id).await.map_err(status::driver)?;
+            answer.waiting = waiting.unwrap_or_default();
+        }
+        Ok(Response::new(answer))
     }
 
     async fn list_tasks(

@@ -176,7 +176,7 @@ fn what_never_began_and_is_unwanted_is_forgotten() {
 fn what_never_began_is_handed_back_when_the_agent_stops() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Stop);
+    bench.take(STOP);
     bench.step(given_back(&[key(1)]), &[Do::Send(1, 4, ToCoordinator::Returned(vec![key(1)])), Do::Stopped]);
 }
 
@@ -234,5 +234,5 @@ fn a_stop_kills_recalled_attempts_too() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
     bench.take(from(1, 3, FromCoordinator::Recall(vec![key(1)])));
-    assert!(bench.take(Input::Stop).contains(&Do::Kill(key(1))));
+    assert!(bench.take(STOP).contains(&Do::Kill(key(1))));
 }

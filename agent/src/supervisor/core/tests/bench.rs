@@ -5,10 +5,13 @@ use crate::{
         Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Output, Phase, Report, RunSpec, StdinFrom,
         Usage,
     },
-    supervisor::{ConnectionId, Core, CoreConfig, Effects, FromCoordinator, Input, ToCoordinator},
+    supervisor::{ConnectionId, Core, CoreConfig, Effects, FromCoordinator, Input, Stop, ToCoordinator},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// At once.
+pub(super) const STOP: Input = Input::Stop(Stop::Drain(Duration::ZERO));
 
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 

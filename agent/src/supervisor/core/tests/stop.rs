@@ -3,7 +3,7 @@
 use super::bench::*;
 use crate::{
     domain::Outcome,
-    supervisor::{ConnectionId, Input, ToCoordinator},
+    supervisor::{ConnectionId, FromCoordinator, Input, Stop, ToCoordinator},
 };
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn a_stop_kills_and_hands_back() {
     let mut bench = Bench::in_session(2);
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.step(
-        Input::Stop,
+        STOP,
         &[
             Do::Kill(key(1)),
             Do::Kill(key(2)),
@@ -20,7 +20,7 @@ fn a_stop_kills_and_hands_back() {
             Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)])),
         ],
     );
-    bench.quiet(Input::Stop);
+    bench.quiet(STOP);
     bench.step(
         Input::Ended(vec![report(key(1), Outcome::Cancelled)]),
         &[Do::Forget(key(1)), Do::Release(key(1)), Do::Send(1, 5, ToCoordinator::Returned(vec![key(1)]))],
@@ -41,14 +41,14 @@ fn a_stop_kills_and_hands_back() {
 fn nothing_starts_after_a_stop() {
     let mut bench = Bench::in_session(2);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Stop);
+    bench.take(STOP);
     bench.step(from(1, 3, assign(&[key(2)])), &[Do::Send(1, 4, ToCoordinator::Returned(vec![key(2)]))]);
 }
 
 #[test]
 fn what_would_start_in_the_batch_of_the_stop_is_handed_back() {
     let mut bench = Bench::in_session(1);
-    let done = bench.take_all([from(1, 2, assign(&[key(1), key(2)])), Input::Stop]);
+    let done = bench.take_all([from(1, 2, assign(&[key(1), key(2)])), STOP]);
     assert_eq!(
         done,
         [
@@ -61,16 +61,16 @@ fn what_would_start_in_the_batch_of_the_stop_is_handed_back() {
 
 #[test]
 fn an_idle_agent_stops_at_once() {
-    Bench::in_session(1).step(Input::Stop, &[Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
-    Bench::new(1).step(Input::Stop, &[Do::Stopped]);
+    Bench::in_session(1).step(STOP, &[Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
+    Bench::new(1).step(STOP, &[Do::Stopped]);
 }
 
 #[test]
 fn what_was_cancelled_before_the_stop_is_reported() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(from(1, 3, crate::supervisor::FromCoordinator::Cancel(vec![key(1)])));
-    bench.step(Input::Stop, &[Do::Send(1, 3, no_credits("stopping"))]);
+    bench.take(from(1, 3, FromCoordinator::Cancel(vec![key(1)])));
+    bench.step(STOP, &[Do::Send(1, 3, no_credits("stopping"))]);
     let killed = report(key(1), Outcome::Cancelled);
     bench.step(
         Input::Ended(vec![killed.clone()]),
@@ -86,7 +86,7 @@ fn what_was_cancelled_before_the_stop_is_reported() {
 #[test]
 fn without_a_coordinator_a_stop_waits_a_little_for_one() {
     let mut bench = Bench::with(1, vec![key(1)], vec![]);
-    bench.step(Input::Stop, &[Do::Kill(key(1))]);
+    bench.step(STOP, &[Do::Kill(key(1))]);
     bench.step(
         Input::Ended(vec![report(key(1), Outcome::Cancelled)]),
         &[Do::Forget(key(1)), Do::Release(key(1))],
@@ -98,7 +98,7 @@ fn without_a_coordinator_a_stop_waits_a_little_for_one() {
 #[test]
 fn a_coordinator_that_comes_back_during_a_stop_is_told() {
     let mut bench = Bench::with(1, vec![key(1)], vec![exited(2)]);
-    bench.take(Input::Stop);
+    bench.take(STOP);
     bench.take(Input::Ended(vec![report(key(1), Outcome::Cancelled)]));
     bench.step(Input::Connected(ConnectionId(1)), &[Do::Send(1, 1, hello(&[key(1)], &[key(2)], 0))]);
     bench.step(
@@ -116,11 +116,91 @@ fn a_coordinator_that_comes_back_during_a_stop_is_told() {
 fn a_stop_does_not_wait_for_ever_for_what_does_not_end() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Stop);
+    bench.take(STOP);
     bench.pass(Duration::from_secs(19));
     let done = bench.take(Input::Tick);
     assert!(!done.contains(&Do::Stopped), "{done:?}");
     bench.pass(Duration::from_secs(1));
     let done = bench.take(Input::Tick);
     assert!(done.contains(&Do::Stopped), "{done:?}");
+}
+
+#[test]
+fn a_drain_lets_end_what_runs_and_hands_back_the_rest() {
+    let mut bench = Bench::in_session(2);
+    bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
+    bench.step(
+        Input::Stop(Stop::Drain(Duration::from_secs(60))),
+        &[Do::Send(1, 3, no_credits("stopping")), Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)]))],
+    );
+    bench.pass(Duration::from_secs(1));
+    let done = bench.take(Input::Ended(vec![exited(1)]));
+    assert!(done.contains(&Do::Persist(key(1))) && !done.contains(&Do::Stopped), "{done:?}");
+    let done = bench.take(Input::Ended(vec![exited(2)]));
+    assert!(done.contains(&Do::Persist(key(2))) && done.contains(&Do::Stopped), "{done:?}");
+}
+
+#[test]
+fn what_has_not_begun_during_a_drain_is_handed_back() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(Input::Stop(Stop::Drain(Duration::from_secs(60))));
+    let FromCoordinator::Assign(stuck) = assign(&[key(1)]) else { unreachable!("it assigns") };
+    let done = bench.take(Input::NotBegun(stuck));
+    assert!(done.contains(&Do::Send(1, 4, ToCoordinator::Returned(vec![key(1)]))), "{done:?}");
+    assert!(done.contains(&Do::Stopped), "{done:?}");
+}
+
+#[test]
+fn a_drain_ends_with_its_grace_or_when_it_is_hurried() {
+    for hurries in [false, true] {
+        let mut bench = Bench::in_session(1);
+        bench.take(from(1, 2, assign(&[key(1)])));
+        let done = bench.take(Input::Stop(Stop::Drain(Duration::from_secs(3))));
+        assert!(!done.contains(&Do::Kill(key(1))), "{done:?}");
+        let done = if hurries {
+            bench.take(STOP)
+        } else {
+            assert_eq!(
+                bench.core.next_timer(bench.now + HEARTBEAT),
+                Some(bench.now + Duration::from_secs(3))
+            );
+            bench.pass(Duration::from_secs(3));
+            bench.take(Input::Tick)
+        };
+        assert!(done.contains(&Do::Kill(key(1))), "{done:?}");
+        let done = bench.take(Input::Ended(vec![report(key(1), Outcome::Cancelled)]));
+        assert!(done.contains(&Do::Stopped), "{done:?}");
+    }
+}
+
+#[test]
+fn leaving_keeps_what_runs_and_what_ended() {
+    let mut bench = Bench::in_session(2);
+    bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
+    bench.take(Input::Ended(vec![exited(1)]));
+    bench.step(
+        Input::Stop(Stop::Leave),
+        &[
+            // Nobody else would know of it: init is asked no more.
+            Do::Persist(key(1)),
+            Do::Release(key(1)),
+            Do::Send(1, 4, no_credits("stopping")),
+            Do::Stopped,
+        ],
+    );
+}
+
+#[test]
+fn leaving_hands_back_what_waits() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1), key(2)])));
+    bench.step(
+        Input::Stop(Stop::Leave),
+        &[
+            Do::Send(1, 3, no_credits("stopping")),
+            Do::Send(1, 4, ToCoordinator::Returned(vec![key(2)])),
+            Do::Stopped,
+        ],
+    );
 }

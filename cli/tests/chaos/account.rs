@@ -1,0 +1,146 @@
+//! The account of everything that began: each attempt at a task that follows another one needs a cause.
+
+use crate::{
+    fault::Fault,
+    witness::{End, Start, Task},
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// An attempt that ended so shortly before a fault may not have been known to have ended.
+const UNREPORTED: Duration = Duration::from_millis(1000);
+
+/// The account.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// Attempts that followed another one because of a fault; by its place in the list of faults.
+    pub(crate) reruns: BTreeMap<usize, Vec<Duration>>,
+    /// Attempts that followed one that failed because it was to.
+    pub(crate) retries: usize,
+    /// What no fault explains.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Account {
+    /// Goes through all that began, in order.
+    pub(crate) fn new(starts: &[Start], faults: &[Fault]) -> Self {
+        let mut account = Self::default();
+        let mut of_tasks: BTreeMap<&Task, Vec<&Start>> = BTreeMap::new();
+        for start in starts {
+            of_tasks.entry(&start.task).or_default().push(start);
+        }
+        let zero = starts.first().map_or_else(Instant::now, |start| start.at);
+        for (task, starts) in of_tasks {
+            for pair in starts.windows(2) {
+                let [first, next] = pair else { continue };
+                if first.end.is_some_and(|(_, end)| end == End::Failed) {
+                    account.retries += 1;
+                    continue;
+                }
+                // The last one: had an earlier one lost it, it would not have been there any more.
+                match faults.iter().rposition(|fault| explains(fault, first, next)) {
+                    Some(fault) => {
+                        let after = next.at.duration_since(faults[fault].begin);
+                        account.reruns.entry(fault).or_default().push(after);
+                    }
+                    None => account.wrong.push(format!(
+                        "task {} of {} began at {:?} on host {} ({:?}) and again at {:?} on host {}: no fault explains it",
+                        task.1,
+                        task.0,
+                        first.at - zero,
+                        first.host,
+                        first.end.map(|(at, end)| (at - zero, end)),
+                        next.at - zero,
+                        next.host,
+                    )),
+                }
+            }
+        }
+        for (&fault, reruns) in &account.reruns {
+            let most = faults[fault].losses_max;
+            if reruns.len() > most {
+                let kind = faults[fault].kind;
+                account
+                    .wrong
+                    .push(format!("{kind:?} can lose {most} attempts, but {} ran again", reruns.len()));
+            }
+        }
+        account
+    }
+}
+
+/// The fault may have lost the first, and the next came after that. Or the next was there before, not begun yet, on a host
+/// that was silent for longer than its lease, so that the first took its place.
+fn explains(fault: &Fault, first: &Start, next: &Start) -> bool {
+    let was_there = first.at <= fault.end && first.end.is_none_or(|(end, _)| end + UNREPORTED >= fault.begin);
+    let lost = fault.host == Some(first.host) && was_there && next.at >= fault.begin;
+    let during = fault.begin..=fault.end;
+    let late = fault.kind.is_silence() && fault.host == Some(next.host) && during.contains(&next.at);
+    fault.losses_max > 0 && (lost || late)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::Kind;
+
+    const HOST: usize = 1;
+
+    fn start(zero: Instant, host: usize, secs: [u64; 2], end: End) -> Start {
+        let at = |secs| zero + Duration::from_secs(secs);
+        Start { task: ("p".to_owned(), 0), host, at: at(secs[0]), end: Some((at(secs[1]), end)) }
+    }
+
+    fn check(first: (usize, [u64; 2], End), fault: Option<([u64; 2], usize)>, wrong: usize) {
+        check_on(HOST, first, fault, wrong);
+    }
+
+    fn check_on(on: usize, first: (usize, [u64; 2], End), fault: Option<([u64; 2], usize)>, wrong: usize) {
+        let zero = Instant::now() + Duration::from_secs(60);
+        let (host, secs, end) = first;
+        let starts = [start(zero, host, secs, end), start(zero, 2, [20, 21], End::Done)];
+        let at = |secs| zero + Duration::from_secs(secs);
+        let faults = fault.map(|([begin, end], losses_max)| Fault {
+            kind: Kind::AgentPausedLong,
+            host: Some(on),
+            begin: at(begin),
+            end: at(end),
+            running: 1,
+            losses_max,
+            recovery: None,
+        });
+        let account = Account::new(&starts, faults.as_slice());
+        assert_eq!(account.wrong.len(), wrong, "{account:?}");
+    }
+
+    #[test]
+    fn a_task_that_ran_again_without_a_fault_is_wrong() {
+        check((HOST, [1, 2], End::Done), None, 1);
+        check((HOST, [1, 2], End::Vanished), None, 1);
+    }
+
+    #[test]
+    fn a_failure_that_was_to_be_is_tried_again() {
+        check((HOST, [1, 2], End::Failed), None, 0);
+    }
+
+    #[test]
+    fn a_fault_explains_what_ran_on_its_host_at_its_time() {
+        check((HOST, [1, 9], End::Vanished), Some(([5, 12], 4)), 0);
+        check((HOST, [1, 4], End::Done), Some(([5, 12], 4)), 0);
+        check((HOST, [1, 3], End::Done), Some(([5, 12], 4)), 1);
+        check((HOST, [14, 15], End::Vanished), Some(([5, 12], 4)), 1);
+        check((HOST, [1, 9], End::Vanished), Some(([21, 22], 4)), 1);
+        check((2, [1, 9], End::Vanished), Some(([5, 12], 4)), 1);
+        // The second is the older one, and began late on the host that was silent.
+        check_on(2, (HOST, [16, 17], End::Done), Some(([10, 25], 4)), 0);
+        check_on(2, (HOST, [16, 17], End::Done), Some(([10, 19], 4)), 1);
+    }
+
+    #[test]
+    fn a_fault_that_loses_nothing_explains_nothing() {
+        check((HOST, [1, 9], End::Vanished), Some(([5, 12], 0)), 1);
+    }
+}

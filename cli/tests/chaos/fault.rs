@@ -1,0 +1,326 @@
+//! The faults: what is done to the fleet, what that may cost, and how long it takes to be well again.
+
+use crate::{
+    engine::Engine,
+    fleet::{Fleet, HOSTS, LEASE, SLOTS},
+    network::Ill,
+    process::{run, wait, with_descendants},
+    work::Work,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long it may take until there is something to hit, or until it is well again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long it may take until most hosts have all hands full; after that, less is enough.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// Within what a lease is exceeded for certain, and within what it is not.
+const LONGER: Duration = Duration::from_millis(2000);
+const SHORTER: Duration = Duration::from_millis(2500);
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    ServerKilled,
+    ServerStopped,
+    ServerPaused,
+    ServerPausedLong,
+    ServerDiskFull,
+    AgentKilled,
+    AgentStopped,
+    AgentPaused,
+    AgentPausedLong,
+    AgentDiskFull,
+    InitKilled,
+    ContainerRemoved,
+    EngineRestarted,
+    EngineRestartedLive,
+    HostLost,
+    LinkCut,
+    LinkCutLong,
+    LinkMute,
+    LinkDeaf,
+    LinkSlow,
+    LinkReset,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 21] = [
+        Self::ServerKilled,
+        Self::ServerStopped,
+        Self::ServerPaused,
+        Self::ServerPausedLong,
+        Self::ServerDiskFull,
+        Self::AgentKilled,
+        Self::AgentStopped,
+        Self::AgentPaused,
+        Self::AgentPausedLong,
+        Self::AgentDiskFull,
+        Self::InitKilled,
+        Self::ContainerRemoved,
+        Self::EngineRestarted,
+        Self::EngineRestartedLive,
+        Self::HostLost,
+        Self::LinkCut,
+        Self::LinkCutLong,
+        Self::LinkMute,
+        Self::LinkDeaf,
+        Self::LinkSlow,
+        Self::LinkReset,
+    ];
+
+    /// For people.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::ServerKilled => "coordinator killed",
+            Self::ServerStopped => "coordinator stopped and started",
+            Self::ServerPaused => "coordinator paused, less than a lease",
+            Self::ServerPausedLong => "coordinator paused, more than a lease",
+            Self::ServerDiskFull => "coordinator's disk full",
+            Self::AgentKilled => "agent killed",
+            Self::AgentStopped => "agent stopped and started",
+            Self::AgentPaused => "agent paused, less than a lease",
+            Self::AgentPausedLong => "agent paused, more than a lease",
+            Self::AgentDiskFull => "agent's disk full",
+            Self::InitKilled => "worker's init killed",
+            Self::ContainerRemoved => "container removed",
+            Self::EngineRestarted => "engine restarted",
+            Self::EngineRestartedLive => "engine restarted, live-restore",
+            Self::HostLost => "host lost, and back",
+            Self::LinkCut => "link cut, less than a lease",
+            Self::LinkCutLong => "link cut, more than a lease",
+            Self::LinkMute => "link half open: host not heard",
+            Self::LinkDeaf => "link half open: host hears nothing",
+            Self::LinkSlow => "link slow",
+            Self::LinkReset => "connections reset",
+        }
+    }
+
+    /// It hits one host, not the coordinator.
+    const fn hits_a_host(self) -> bool {
+        !matches!(
+            self,
+            Self::ServerKilled
+                | Self::ServerStopped
+                | Self::ServerPaused
+                | Self::ServerPausedLong
+                | Self::ServerDiskFull
+        )
+    }
+
+    /// How many attempts it may lose at the most, of those that are on its host while it lasts.
+    const fn losses_max(self) -> usize {
+        match self {
+            Self::AgentStopped
+            | Self::AgentPausedLong
+            | Self::EngineRestarted
+            | Self::HostLost
+            | Self::LinkCutLong
+            | Self::LinkMute
+            | Self::LinkDeaf => usize::MAX,
+            // What runs, and what has ended in the same moment.
+            Self::InitKilled | Self::ContainerRemoved => 3,
+            _ => 0,
+        }
+    }
+
+    /// The host lives, and is not heard for longer than a lease.
+    pub(crate) const fn is_silence(self) -> bool {
+        matches!(self, Self::AgentPausedLong | Self::LinkCutLong | Self::LinkMute | Self::LinkDeaf)
+    }
+
+    /// Within what it must be well again, counted as [`strike`] does.
+    const fn recovery_max(self) -> Option<Duration> {
+        match self {
+            Self::ServerKilled | Self::ServerStopped => Some(Duration::from_secs(3)),
+            Self::AgentKilled => Some(Duration::from_secs(2)),
+            _ => None,
+        }
+    }
+}
+
+/// A fault that was.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    /// The host that it hit; none if it was the coordinator.
+    pub(crate) host: Option<usize>,
+    pub(crate) begin: Instant,
+    /// When all was well again.
+    pub(crate) end: Instant,
+    /// How many attempts ran where it hit.
+    pub(crate) running: usize,
+    /// How many it may have lost.
+    pub(crate) losses_max: usize,
+    /// How long it took after its cause was gone, until what it had hit was of use again.
+    pub(crate) recovery: Option<Duration>,
+}
+
+impl Fault {
+    /// It took longer than promised.
+    pub(crate) fn too_slow(&self) -> Option<String> {
+        let (took, max) = (self.recovery?, self.kind.recovery_max()?);
+        (took > max).then(|| format!("{:?}: well again after {took:?}, promised are {max:?}", self.kind))
+    }
+}
+
+/// Waits until there is something to hit, and hits it.
+pub(crate) fn strike(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Fault {
+    wait(BUSY_MAX, || {
+        fleet.witness.running().values().filter(|&&running| running >= SLOTS).count() >= HOSTS - 1
+    });
+    fleet.wait("something runs", WAIT_MAX, |fleet| !fleet.witness.running().is_empty());
+    let running = fleet.witness.running();
+    let host = (0..HOSTS).filter(|host| running.contains_key(host)).choose(chance);
+    let host = host.filter(|_| kind.hits_a_host());
+    let hit =
+        running.iter().filter(|(on, _)| host.is_none_or(|host| host == **on)).map(|(_, count)| count).sum();
+    let mut fault = Fault {
+        kind,
+        host,
+        begin: Instant::now(),
+        end: Instant::now(),
+        running: hit,
+        losses_max: kind.losses_max(),
+        recovery: None,
+    };
+    fault.recovery = match host {
+        None => strike_server(kind, fleet, chance),
+        Some(host) => strike_host(kind, fleet, host, chance),
+    };
+    fault
+}
+
+/// So many milliseconds.
+fn some(from: u64, to: u64, chance: &mut StdRng) -> Duration {
+    Duration::from_millis(chance.random_range(from..to))
+}
+
+fn strike_server(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Option<Duration> {
+    match kind {
+        Kind::ServerKilled => {
+            fleet.server.take()?.kill();
+            thread::sleep(some(0, 2000, chance));
+            fleet.start_server();
+        }
+        Kind::ServerStopped => {
+            let ended = fleet.server.take()?.terminate(WAIT_MAX);
+            assert!(
+                ended.is_some_and(|status| status.success()),
+                "the coordinator did not stop well: {ended:?}"
+            );
+            fleet.start_server();
+        }
+        Kind::ServerPaused | Kind::ServerPausedLong => {
+            fleet.server().signal(Signal::SIGSTOP);
+            thread::sleep(if kind == Kind::ServerPaused { LEASE - SHORTER } else { LEASE + LONGER });
+            fleet.server().signal(Signal::SIGCONT);
+        }
+        _ => {
+            fleet.server_disk.fill();
+            thread::sleep(some(2000, 6000, chance));
+            fleet.server_disk.clear();
+        }
+    }
+    let since = Instant::now();
+    wait(WAIT_MAX, || fleet.ready() == HOSTS && Work::done(fleet).is_some())?;
+    Some(since.elapsed())
+}
+
+fn strike_host(kind: Kind, fleet: &mut Fleet, number: usize, chance: &mut StdRng) -> Option<Duration> {
+    let access = fleet.access.clone();
+    let host = &mut fleet.hosts[number];
+    match kind {
+        Kind::AgentKilled => {
+            host.agent.take()?.kill();
+            thread::sleep(some(0, 1500, chance));
+            host.start_agent(&access);
+        }
+        Kind::AgentStopped => {
+            let ended = host.agent.take()?.terminate(WAIT_MAX);
+            assert!(ended.is_some_and(|status| status.success()), "an agent did not stop well: {ended:?}");
+            host.start_agent(&access);
+        }
+        Kind::AgentPaused | Kind::AgentPausedLong => {
+            host.agent().signal(Signal::SIGSTOP);
+            thread::sleep(if kind == Kind::AgentPaused { LEASE - SHORTER } else { LEASE + LONGER });
+            host.agent().signal(Signal::SIGCONT);
+        }
+        Kind::AgentDiskFull => {
+            host.disk.fill();
+            thread::sleep(some(3000, 7000, chance));
+            host.disk.clear();
+        }
+        Kind::InitKilled => {
+            let (_, init) = busy_container(fleet, number);
+            let _ = kill(Pid::from_raw(init), Signal::SIGKILL);
+        }
+        Kind::ContainerRemoved => {
+            let (container, _) = busy_container(fleet, number);
+            run(&mut fleet.hosts[number].engine.docker(&["rm", "--force", &container]));
+        }
+        Kind::EngineRestarted | Kind::EngineRestartedLive => {
+            host.engine.set_live_restore(kind == Kind::EngineRestartedLive);
+            host.engine.stop();
+            thread::sleep(some(1000, 4000, chance));
+            host.start_engine();
+        }
+        Kind::LinkCut
+        | Kind::LinkCutLong
+        | Kind::LinkMute
+        | Kind::LinkDeaf
+        | Kind::LinkSlow
+        | Kind::LinkReset => {
+            let (ill, time) = ill(kind);
+            host.cable.harm(ill);
+            thread::sleep(time);
+            host.cable.heal(ill);
+        }
+        _ => {
+            host.agent.take()?.kill();
+            host.engine.lose();
+            thread::sleep(LEASE + LONGER);
+            host.start_engine();
+            host.start_agent(&access);
+        }
+    }
+    let since = Instant::now();
+    wait(WAIT_MAX, || fleet.agent_state(number) == "ready")?;
+    Some(since.elapsed())
+}
+
+/// What a fault of the link is, and how long it lasts.
+fn ill(kind: Kind) -> (Ill, Duration) {
+    match kind {
+        Kind::LinkCut => (Ill::Cut, LEASE - SHORTER),
+        Kind::LinkMute => (Ill::Mute, LEASE + LONGER),
+        Kind::LinkDeaf => (Ill::Deaf, LEASE + LONGER),
+        Kind::LinkSlow => (Ill::Slow, LEASE + LONGER),
+        Kind::LinkReset => (Ill::Reset, LEASE / 5),
+        _ => (Ill::Cut, LEASE + LONGER),
+    }
+}
+
+/// A container in which a task runs, and its first process.
+fn busy_container(fleet: &Fleet, number: usize) -> (String, i32) {
+    let host = &fleet.hosts[number];
+    let mut found = None;
+    let mut look = || {
+        let of = |engine: &Engine, container: String| Some((engine.first_process(&container)?, container));
+        let mut all = host.containers().into_iter().filter_map(|container| of(&host.engine, container));
+        found = all.find(|(init, _)| with_descendants([*init]).len() > 1);
+        found.is_some()
+    };
+    wait(WAIT_MAX, &mut look);
+    let (init, container) = found.expect("a worker with a task");
+    (container, init)
+}
