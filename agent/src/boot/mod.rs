@@ -48,6 +48,9 @@ const STOP_SECS: u64 = 30;
 /// How long a stop waits for workers to be gone, in seconds.
 const DISCARD_SECS: u64 = 15;
 
+/// And how long one that leaves what runs to its workers waits for the others to be gone, in seconds.
+const LEAVE_DISCARD_SECS: u64 = 1;
+
 /// Which runtime to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuntimeChoice {
@@ -319,6 +322,8 @@ impl Agent {
     }
 
     async fn stop(self, how: Stop) {
+        // Who leaves is to be back within the lease: what is left over, the next start sweeps.
+        let wait = Duration::from_secs(if how == Stop::Leave { LEAVE_DISCARD_SECS } else { DISCARD_SECS });
         // Without a driver there is nothing to stop.
         let _ = self.inputs.send(Input::Stop(how)).await;
         let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
@@ -326,7 +331,7 @@ impl Agent {
         let all_committed = match driven {
             Ok(Ok(Driven { hands: AgentHands { pool, .. }, all_committed })) => {
                 // What was handed back is on its way while the workers go.
-                let _ = tokio::join!(self.dialer, pool.finish(Duration::from_secs(DISCARD_SECS)));
+                let _ = tokio::join!(self.dialer, pool.finish(wait));
                 all_committed
             }
             Ok(Err(error)) => {
