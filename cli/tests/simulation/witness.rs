@@ -132,12 +132,13 @@ pub(crate) struct Witness {
     pub(crate) counts: Counts,
 }
 
-/// How often what has to do with a backlog has happened.
+/// How often it has happened that something had to do with a backlog, or a host was quarantined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) beyond_slots: usize,
     pub(crate) given_back: usize,
     pub(crate) recalled_and_returned: usize,
+    pub(crate) quarantines: usize,
 }
 
 impl Witness {
