@@ -1,7 +1,7 @@
 //! What operators do with agents, and what becomes of an agent that is there twice.
 
 use super::{
-    Coordinator, Effects, Hello, Reply, ReplyId, SessionId,
+    Coordinator, Effects, Hello, Planted, Reply, ReplyId, SessionId,
     agent::{Agent, Rival, Warning},
 };
 use crate::{
@@ -117,6 +117,9 @@ impl Coordinator {
 
     /// Agents whose quarantine is over may show that they are well again.
     pub(super) fn end_quarantines(&mut self, now: Duration) {
+        if self.limits.has(Planted::QuarantineNeverEnds) {
+            return;
+        }
         let out = self.agents.iter().filter(|(_, agent)| agent.health.is_out());
         let out: Vec<_> = out.map(|(id, _)| id).collect();
         for id in out {
