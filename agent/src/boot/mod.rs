@@ -5,7 +5,6 @@ mod choice;
 mod hands;
 mod host;
 mod identity;
-mod readiness;
 
 use crate::{
     attempt::{Env, FOLLOWS_MAX},
@@ -222,7 +221,7 @@ impl Agent {
         let blobs_dir = data.join("blobs");
         let blobs = BlobCache::open(coordinator.bulk(), blobs_dir.clone(), BLOBS_BYTES_MAX)
             .map_err(identity::failed(&blobs_dir))?;
-        let readiness = Readiness::new(inputs.clone());
+        let readiness = Readiness::new(runtime.clone(), data.clone(), inputs.clone());
         let env = Env {
             runtime: runtime.clone(),
             blobs: Arc::new(blobs),
@@ -250,13 +249,12 @@ impl Agent {
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
         let joined_in = Credentials::path(&data);
-        let watch = readiness::watch(runtime.clone(), data, readiness);
         // The engine takes its time for it, which nobody has to wait for.
         let sweeping = {
             let runtime = runtime.clone();
             async move { drop(remove(&*runtime, left_over).await) }
         };
-        let mut tasks = vec![spawn(followers.run()), spawn(watch), spawn(sweeping)];
+        let mut tasks = vec![spawn(followers.run()), spawn(readiness.watch()), spawn(sweeping)];
         tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));
         let (sent_away, removed) = watch::channel(None);
         let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone(), sent_away);
