@@ -13,8 +13,11 @@ use crate::{
 };
 use bytes::Bytes;
 use piecework_proto::v1::{self, watch_event::Event};
-use std::path::PathBuf;
-use tokio::{fs::File, io::AsyncWriteExt};
+use std::{path::PathBuf, pin::pin, time::Duration};
+use tokio::{fs::File, io::AsyncWriteExt, time::timeout};
+
+/// After how long without an event it is asked what a project waits for.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Where a result goes.
 pub(crate) enum Sink {
@@ -53,7 +56,21 @@ pub(crate) async fn watch(
     let mut events = client.watch(project.id);
     let mut progress = (!context.is_json()).then(|| Progress::new(context.screen.clone(), project));
     let mut last = project.clone();
-    while let Some(event) = events.next().await? {
+    let mut waits_for = String::new();
+    loop {
+        let event = {
+            let mut next = pin!(events.next());
+            loop {
+                match timeout(QUIET, &mut next).await {
+                    Ok(event) => break event?,
+                    Err(_) if progress.is_some() => {
+                        tell_wait(context, client, project.id, &mut waits_for).await
+                    }
+                    Err(_) => {}
+                }
+            }
+        };
+        let Some(event) = event else { break };
         let Some(event) = event.event else { continue };
         match &mut progress {
             Some(progress) => progress.event(&event),
@@ -67,6 +84,16 @@ pub(crate) async fn watch(
         progress.finish()?;
     }
     Ok(last)
+}
+
+/// Says what a project waits for, if that is not what was said last. Whoever can't be asked now is asked again.
+async fn tell_wait(context: &Context, client: &Client, project: u64, said: &mut String) {
+    let Ok(Ok(project)) = timeout(QUIET, client.project(&project.to_string())).await else { return };
+    if !project.waiting.is_empty() && project.waiting != *said {
+        let called = human::one_line(human::project_name(&project));
+        context.screen.note(&format!("{called} waits for {}", human::one_line(&project.waiting)));
+    }
+    *said = project.waiting;
 }
 
 async fn print_event(context: &Context, event: &Event) -> Result<(), CliError> {

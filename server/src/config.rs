@@ -56,23 +56,30 @@ pub struct Options {
     /// Agents join with a token from `piecework agents join-token`; clients need one from `piecework tokens create`.
     #[arg(long, env = "PIECEWORK_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
-    /// A name or address under which other hosts know this one, for the coordinator's certificate; may be given again.
-    #[arg(long = "tls-name", value_name = "NAME", requires = "listen")]
+    /// A name or address under which other hosts know this one, for the coordinator's certificate; may be given again, or several
+    /// with commas between them.
+    #[arg(
+        long = "tls-name",
+        env = "PIECEWORK_TLS_NAMES",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "listen"
+    )]
     pub tls_names: Vec<String>,
     /// Your own certificate, with those that it is signed by behind it (PEM), instead of one that the coordinator makes.
     ///
     /// It is read anew when it changes. The last certificate of the file must stay the same: tokens and agents know the
     /// coordinator by it.
-    #[arg(long, value_name = "FILE", requires = "listen", requires = "tls_key")]
+    #[arg(long, env = "PIECEWORK_TLS_CERT", value_name = "FILE", requires = "listen", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// The key of your own certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "PIECEWORK_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
     /// How long an agent's certificate is good, in hours. Agents renew theirs in time by themselves.
     #[arg(
         long,
+        env = "PIECEWORK_AGENT_CERT_HOURS",
         value_name = "HOURS",
-        requires = "listen",
         default_value_t = AGENT_LIFE_DEFAULT.as_secs() / 3600,
         value_parser = clap::value_parser!(u64).range(1..=24 * 3650)
     )]

@@ -5,7 +5,6 @@ mod choice;
 mod hands;
 mod host;
 mod identity;
-mod readiness;
 
 use crate::{
     attempt::{Env, FOLLOWS_MAX},
@@ -47,6 +46,9 @@ const STOP_SECS: u64 = 30;
 
 /// How long a stop waits for workers to be gone, in seconds.
 const DISCARD_SECS: u64 = 15;
+
+/// And how long one that leaves what runs to its workers waits for the others to be gone, in seconds.
+const LEAVE_DISCARD_SECS: u64 = 1;
 
 /// Which runtime to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +221,7 @@ impl Agent {
         let blobs_dir = data.join("blobs");
         let blobs = BlobCache::open(coordinator.bulk(), blobs_dir.clone(), BLOBS_BYTES_MAX)
             .map_err(identity::failed(&blobs_dir))?;
-        let readiness = Readiness::new(inputs.clone());
+        let readiness = Readiness::new(runtime.clone(), data.clone(), inputs.clone());
         let env = Env {
             runtime: runtime.clone(),
             blobs: Arc::new(blobs),
@@ -247,13 +249,12 @@ impl Agent {
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
         let joined_in = Credentials::path(&data);
-        let watch = readiness::watch(runtime.clone(), data, readiness);
         // The engine takes its time for it, which nobody has to wait for.
         let sweeping = {
             let runtime = runtime.clone();
             async move { drop(remove(&*runtime, left_over).await) }
         };
-        let mut tasks = vec![spawn(followers.run()), spawn(watch), spawn(sweeping)];
+        let mut tasks = vec![spawn(followers.run()), spawn(readiness.watch()), spawn(sweeping)];
         tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));
         let (sent_away, removed) = watch::channel(None);
         let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone(), sent_away);
@@ -319,6 +320,8 @@ impl Agent {
     }
 
     async fn stop(self, how: Stop) {
+        // Who leaves is to be back within the lease: what is left over, the next start sweeps.
+        let wait = Duration::from_secs(if how == Stop::Leave { LEAVE_DISCARD_SECS } else { DISCARD_SECS });
         // Without a driver there is nothing to stop.
         let _ = self.inputs.send(Input::Stop(how)).await;
         let driven = timeout(Duration::from_secs(STOP_SECS), self.driver).await;
@@ -326,7 +329,7 @@ impl Agent {
         let all_committed = match driven {
             Ok(Ok(Driven { hands: AgentHands { pool, .. }, all_committed })) => {
                 // What was handed back is on its way while the workers go.
-                let _ = tokio::join!(self.dialer, pool.finish(Duration::from_secs(DISCARD_SECS)));
+                let _ = tokio::join!(self.dialer, pool.finish(wait));
                 all_committed
             }
             Ok(Err(error)) => {

@@ -29,6 +29,12 @@ pub enum CredentialsError {
     /// The token is another one's.
     #[error("this token is for clients: make one for agents with `piecework agents join-token`")]
     ClientToken,
+    /// It was away for too long.
+    #[error(
+        "the certificate of this agent, {0}, has ended: make a token with `piecework agents join-token`, and give it with \
+         --join; it stays the same agent"
+    )]
+    Ended(String),
     /// It belongs elsewhere.
     #[error(
         "this agent has joined another coordinator, as {name}: give it another --data, or remove {path} if that one is gone",
@@ -84,7 +90,8 @@ pub(super) struct Joined {
     check_host_name: bool,
     pub(super) certificate: Vec<u8>,
     pub(super) key: Vec<u8>,
-    not_before_secs: u64,
+    /// How long it was good when it came, by this host's clock.
+    life_secs: u64,
     not_after_secs: u64,
 }
 
@@ -107,23 +114,29 @@ impl Joined {
         pin: Pin,
         certificate: Vec<u8>,
         key: Vec<u8>,
+        now: SystemTime,
     ) -> Result<Self, CredentialsError> {
         let (coordinator_sha256, check_host_name) = pin_of(pin);
-        let (not_before_secs, not_after_secs) = validity(&certificate)?;
+        let not_after_secs = ends(&certificate)?;
         Ok(Self {
             name: name.to_owned(),
             coordinator_sha256,
             check_host_name,
             certificate,
             key,
-            not_before_secs,
+            life_secs: not_after_secs.saturating_sub(secs(now)),
             not_after_secs,
         })
     }
 
     /// The same agent with a new certificate.
-    pub(super) fn with(&self, certificate: Vec<u8>, key: Vec<u8>) -> Result<Self, CredentialsError> {
-        Self::new(&self.name, self.pin(), certificate, key)
+    pub(super) fn with(
+        &self,
+        certificate: Vec<u8>,
+        key: Vec<u8>,
+        now: SystemTime,
+    ) -> Result<Self, CredentialsError> {
+        Self::new(&self.name, self.pin(), certificate, key, now)
     }
 
     pub(super) fn pin(&self) -> Pin {
@@ -137,23 +150,30 @@ impl Joined {
     }
 
     pub(super) fn life(&self) -> Duration {
-        Duration::from_secs(self.not_after_secs.saturating_sub(self.not_before_secs))
+        Duration::from_secs(self.life_secs)
     }
 
     /// Less than a third of its life is left.
     pub(super) fn is_due(&self, now: SystemTime) -> bool {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        now + self.life() / 3 >= Duration::from_secs(self.not_after_secs)
+        secs(now) + self.life_secs / 3 >= self.not_after_secs
+    }
+
+    /// Nobody takes it any more.
+    pub(super) fn has_ended(&self, now: SystemTime) -> bool {
+        secs(now) >= self.not_after_secs
     }
 }
 
-/// From when to when a certificate is good, in seconds since 1970.
-fn validity(certificate: &[u8]) -> Result<(u64, u64), CredentialsError> {
+/// Seconds since 1970.
+fn secs(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Until when a certificate is good, in seconds since 1970.
+fn ends(certificate: &[u8]) -> Result<u64, CredentialsError> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|_| CredentialsError::Certificate)?;
-    let secs = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
-    let validity = parsed.validity();
-    Ok((secs(validity.not_before), secs(validity.not_after)))
+    Ok(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0))
 }
 
 /// Where the agent's credentials are.
@@ -200,19 +220,20 @@ pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Credenti
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair};
 
-    fn joined(before: i64, after: i64) -> Joined {
+    pub(in crate::credentials) fn joined(now: u64, after: i64) -> Joined {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
-        let at = |secs: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(secs.unsigned_abs());
-        params.not_before = at(before).into();
-        params.not_after = at(after).into();
+        // As the coordinator does it, for clocks that are late.
+        params.not_before = SystemTime::UNIX_EPOCH.into();
+        params.not_after = (SystemTime::UNIX_EPOCH + Duration::from_secs(after.unsigned_abs())).into();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
         let certificate = params.self_signed(&key).expect("a certificate").der().to_vec();
         let pin = Pin { name: NameCheck::Host, sha256: [0xa7; PIN_BYTES] };
-        Joined::new("build-1", pin, certificate, key.serialize_der()).expect("it can be read")
+        Joined::new("build-1", pin, certificate, key.serialize_der(), now).expect("it can be read")
     }
 
     #[test]
@@ -237,5 +258,6 @@ mod tests {
         assert!(!kept.is_due(at(299)));
         assert!(kept.is_due(at(300)));
         assert!(kept.is_due(at(500)));
+        assert!(!kept.has_ended(at(399)) && kept.has_ended(at(400)));
     }
 }

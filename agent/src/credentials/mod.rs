@@ -36,6 +36,9 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(3600);
 /// And not more often than this.
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 
+/// How soon a renewal that failed is tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
+
 /// By what this agent is known over TCP. Cheap to clone; all clones see a new certificate at once.
 #[derive(Clone, Debug)]
 pub struct Credentials {
@@ -64,7 +67,7 @@ impl Credentials {
         let path = file::path(data);
         let joined = match file::read::<Joined>(&path)? {
             Some(joined) => {
-                if token.is_some_and(|token| token.pin != joined.pin()) {
+                if token.as_ref().is_some_and(|token| token.pin != joined.pin()) {
                     return Err(CredentialsError::JoinedAnother { name: joined.name, path });
                 }
                 if joined.name != name {
@@ -73,11 +76,24 @@ impl Credentials {
                         joined.name
                     );
                 }
-                joined
+                if joined.has_ended(SystemTime::now()) {
+                    let token = token.ok_or_else(|| CredentialsError::Ended(joined.name.clone()))?;
+                    // Its key proves that it is the same agent.
+                    let key = key_of(&joined.key)?;
+                    let joined = enrol(address, &joined.name, &token, &key).await?;
+                    file::write(&path, &joined)?;
+                    tracing::info!(
+                        name = joined.name,
+                        "this agent has joined again, after its certificate had ended"
+                    );
+                    joined
+                } else {
+                    joined
+                }
             }
             None => {
                 let token = token.ok_or(CredentialsError::NoToken)?;
-                let joined = enrol(data, address, name, &token).await?;
+                let joined = enrol(address, name, &token, &pending_key(data)?).await?;
                 file::write(&path, &joined)?;
                 file::remove_pending(data);
                 tracing::info!(name, "this agent has joined");
@@ -113,14 +129,17 @@ impl Credentials {
                 let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
                 (current.joined.is_due(SystemTime::now()), current.joined.life())
             };
+            let mut wait = (life / 50).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
             if due {
                 match self.renew(&coordinator).await {
                     Ok(()) => tracing::info!("this agent's certificate is renewed"),
-                    // Tried again below, well before the old one ends.
-                    Err(error) => tracing::warn!(%error, "this agent's certificate can't be renewed now"),
+                    Err(error) => {
+                        tracing::warn!(%error, "this agent's certificate can't be renewed now");
+                        wait = wait.min(RENEW_AGAIN);
+                    }
                 }
             }
-            tokio::time::sleep((life / 50).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)).await;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -131,7 +150,7 @@ impl Credentials {
         let certificate = answer.into_inner().certificate;
         let joined = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-            current.joined.with(certificate, key.serialize_der())?
+            current.joined.with(certificate, key.serialize_der(), SystemTime::now())?
         };
         let tls = Arc::new(tls(&joined)?);
         file::write(&self.path, &joined)?;
@@ -152,26 +171,18 @@ fn tls(joined: &Joined) -> Result<ClientConfig, CredentialsError> {
 
 /// Asks until there is an answer.
 async fn enrol(
-    data: &Path,
     address: &Address,
     name: &str,
     token: &Token,
+    key: &KeyPair,
 ) -> Result<Joined, CredentialsError> {
     if token.kind != TokenKind::Join {
         return Err(CredentialsError::ClientToken);
     }
-    let key = match file::read::<Pending>(&file::pending_path(data))? {
-        Some(pending) => KeyPair::try_from(pending.key).map_err(CredentialsError::Key)?,
-        None => {
-            let key = new_key()?;
-            file::write(&file::pending_path(data), &Pending { key: key.serialize_der() })?;
-            key
-        }
-    };
     let tls = Arc::new(trust::client_config(token.pin, None).map_err(CredentialsError::Tls)?);
     let coordinator = Coordinator::new(address.clone(), move || Some(tls.clone()));
     let enrolment =
-        EnrolRequest { token: token.to_string(), name: name.to_owned(), certificate_request: request(&key)? };
+        EnrolRequest { token: token.to_string(), name: name.to_owned(), certificate_request: request(key)? };
     let mut backoff = Backoff::new();
     let mut told = false;
     loop {
@@ -179,7 +190,8 @@ async fn enrol(
             Ok(mut client) => match client.enrol(enrolment.clone()).await {
                 Ok(answer) => {
                     let certificate = answer.into_inner().certificate;
-                    return Joined::new(name, token.pin, certificate, key.serialize_der());
+                    let key = key.serialize_der();
+                    return Joined::new(name, token.pin, certificate, key, SystemTime::now());
                 }
                 Err(status) if is_refusal(status.code()) => return Err(CredentialsError::Refused(status)),
                 Err(status) => status.message().to_owned(),
@@ -206,6 +218,21 @@ const fn is_refusal(code: Code) -> bool {
     )
 }
 
+/// The key that this agent joins with: kept before it is used, and the same at each try.
+fn pending_key(data: &Path) -> Result<KeyPair, CredentialsError> {
+    let path = file::pending_path(data);
+    if let Some(pending) = file::read::<Pending>(&path)? {
+        return key_of(&pending.key);
+    }
+    let key = new_key()?;
+    file::write(&path, &Pending { key: key.serialize_der() })?;
+    Ok(key)
+}
+
+fn key_of(der: &[u8]) -> Result<KeyPair, CredentialsError> {
+    KeyPair::try_from(der).map_err(CredentialsError::Key)
+}
+
 fn new_key() -> Result<KeyPair, CredentialsError> {
     KeyPair::generate().map_err(CredentialsError::Key)
 }
@@ -219,4 +246,25 @@ fn request(key: &KeyPair) -> Result<Vec<u8>, CredentialsError> {
 fn pin_of(token: Pin) -> (String, bool) {
     let hex = token.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     (hex, token.name == trust::NameCheck::Host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{file::tests::joined, *};
+
+    #[tokio::test]
+    async fn who_can_not_be_known_is_told_what_to_do() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let address: Address = "https://127.0.0.1:1".parse().expect("an address");
+        let open = async |token| Credentials::open(dir.path(), &address, "build-1", token).await;
+        let no_token = open(None).await.expect_err("no token");
+        assert!(matches!(no_token, CredentialsError::NoToken), "{no_token}");
+        file::write(&file::path(dir.path()), &joined(100, 400)).expect("writes");
+        let ended = open(None).await.expect_err("it has ended in 1970");
+        assert!(matches!(&ended, CredentialsError::Ended(name) if name == "build-1"), "{ended}");
+        let pin = Pin { name: trust::NameCheck::Host, sha256: [1; 32] };
+        let foreign = Token { kind: TokenKind::Join, pin, id: [0; 5], secret: [0; 20] };
+        let another = open(Some(foreign)).await.expect_err("of another coordinator");
+        assert!(matches!(another, CredentialsError::JoinedAnother { .. }), "{another}");
+    }
 }

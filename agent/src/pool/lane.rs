@@ -23,7 +23,7 @@ use crate::{
     init_link::{InitEvent, InitLink, LinkError},
     runtime::{WorkerId, WorkerShape},
 };
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io::ErrorKind, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
@@ -132,7 +132,10 @@ pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
     };
     match made {
         Some(Ok(made)) => Lane::new(shared, id, notify, made).live().await,
-        Some(Err(Outcome::EngineLost(_))) if shared.is_engine_away().await => {
+        Some(Err(Outcome::EngineLost(_) | Outcome::WorkerLost(_)))
+            if shared.env.readiness.is_lacking().await =>
+        {
+            // They may begin elsewhere, and are not to be charged with it.
             let waiting = shared.with(|board, _| board.take_all(id));
             shared.not_begun(waiting).await;
             shared.with(|board, to_do| board.leave(id, to_do));
@@ -281,14 +284,22 @@ impl Lane {
         let notes: Vec<(u64, AttemptKey)> =
             (next..).zip(pulled.iter().map(|pulled| pulled.assignment.attempt)).collect();
         if let Err(error) = self.shared.env.runtime.note(&self.worker, &notes, self.released) {
-            // A full disk: they can't be begun here, and not elsewhere either.
+            self.over = Some("its notes can't be written".into());
+            if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+                self.shared.env.readiness.tell(format!("the agent's disk is full: {error}")).await;
+                self.shared.with(|board, _| {
+                    pulled.iter().for_each(|pulled| board.forget(pulled.assignment.attempt));
+                });
+                self.shared.not_begun(pulled.into_iter().map(|pulled| pulled.assignment).collect()).await;
+                return;
+            }
+            // Nobody knows what is wrong with it; another worker may have more luck.
             let outcome = Outcome::WorkerLost(cut_message(format!(
                 "what is sent to its worker can't be noted: {error}"
             )));
             for Pulled { assignment, .. } in pulled {
                 self.never_began(assignment.attempt, outcome.clone());
             }
-            self.over = Some("its notes can't be written".into());
             return;
         }
         for Pulled { assignment, kill } in pulled {

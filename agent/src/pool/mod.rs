@@ -256,18 +256,6 @@ impl Shared {
         self.env.inputs.send(Input::NotBegun(assignments)).await.is_ok()
     }
 
-    /// No worker could be made: whether that is because the engine is away altogether, which the core is told then. What
-    /// has not begun is to go elsewhere, and not to be charged with it.
-    async fn is_engine_away(&self) -> bool {
-        match self.env.runtime.ready().await {
-            Ok(()) => false,
-            Err(why) => {
-                self.env.readiness.tell(why).await;
-                true
-            }
-        }
-    }
-
     /// What waits while nothing becomes free goes back to the core, which may hand it to somebody else.
     async fn return_stuck(self: &Arc<Self>) {
         let stuck = self.with(|board, _| board.take_stuck());

@@ -61,7 +61,7 @@ impl Bench {
             blobs: Arc::new(Nothing),
             stdin: Arc::new(Nothing),
             spool: Spool::open(&dir.path().join("spool")).expect("opens"),
-            readiness: Readiness::new(inputs.clone()),
+            readiness: Readiness::new(Arc::new(runtime.clone()), dir.path().to_owned(), inputs.clone()),
             inputs,
             follows: mpsc::channel(FOLLOWS_MAX).0,
         };
@@ -339,26 +339,30 @@ async fn a_finished_pool_leaves_no_worker_but_what_holds_an_ending() {
 }
 
 /// What the pool tells when nothing can be begun: that first, and then what it hands back.
-#[tokio::test(start_paused = true)]
-async fn without_an_engine_nothing_is_lost_but_handed_back() {
+async fn check_handed_back(set: impl Fn(&ScriptedRuntime, bool), why: &str) {
     let mut bench = Bench::new(1);
-    bench.runtime.set_not_ready(Some("the engine is away"));
-    let assignments: Vec<_> = (0..3).map(|index| task(1, index, &["exit=0"])).collect();
-    let attempts: Vec<_> = assignments.iter().map(|assignment| assignment.attempt).collect();
-    bench.pool.start(assignments);
+    set(&bench.runtime, true);
+    bench.pool.start((0..3).map(|index| task(1, index, &["exit=0"])).collect());
     match bench.input().await {
-        Input::Runtime { not_ready } => assert_eq!(not_ready, "the engine is away"),
+        Input::Runtime { not_ready } => assert!(not_ready.starts_with(why), "{not_ready}"),
         other => panic!("{other:?}"),
     }
-    match bench.input().await {
-        Input::NotBegun(back) => {
-            assert_eq!(back.iter().map(|assignment| assignment.attempt).collect::<Vec<_>>(), attempts);
-            bench.runtime.set_not_ready(None);
-            bench.pool.start(back);
-        }
-        other => panic!("{other:?}"),
-    }
+    set(&bench.runtime, false);
     for index in 0..3 {
+        // With what is handed back started again.
         bench.ends(1, index, &Outcome::Exited(0)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_engine_nothing_is_lost_but_handed_back() {
+    let away = |runtime: &ScriptedRuntime, away: bool| {
+        runtime.set_not_ready(away.then_some("the engine is away"));
+    };
+    check_handed_back(away, "the engine is away").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_full_disk_nothing_is_lost_but_handed_back() {
+    check_handed_back(ScriptedRuntime::set_full, "the agent's disk is full").await;
 }

@@ -2,11 +2,14 @@
 
 use super::{Backoff, ConnectError, Coordinator, Lines};
 use crate::{
-    supervisor::{ConnectionId, Input},
+    supervisor::{ConnectionId, FromCoordinator, Input},
     wire::Incoming,
 };
 use piecework_proto::v1::{self, agent_session_client::AgentSessionClient};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -46,6 +49,8 @@ pub struct Dialer {
     inputs: mpsc::Sender<Input>,
     stop: CancellationToken,
     sent_away: watch::Sender<Option<String>>,
+    /// How often the coordinator wants to hear from the agent, in milliseconds, as it said last.
+    heartbeat_millis: AtomicU64,
 }
 
 impl Dialer {
@@ -59,7 +64,8 @@ impl Dialer {
         stop: CancellationToken,
         sent_away: watch::Sender<Option<String>>,
     ) -> Self {
-        Self { coordinator, lines, inputs, stop, sent_away }
+        let heartbeat_millis = AtomicU64::new(u64::MAX);
+        Self { coordinator, lines, inputs, stop, sent_away, heartbeat_millis }
     }
 
     /// Runs until it is stopped.
@@ -89,8 +95,10 @@ impl Dialer {
             if began.elapsed() >= Duration::from_secs(GOOD_CONNECTION_SECS) {
                 backoff = Backoff::new();
             }
+            // A lease is some heartbeats long: waiting for longer than one could lose attempts to a short outage.
+            let longest = Duration::from_millis(self.heartbeat_millis.load(Ordering::Relaxed));
             tokio::select! {
-                () = backoff.wait() => {}
+                () = backoff.wait_at_most(longest) => {}
                 () = self.stop.cancelled() => {}
             }
         }
@@ -136,6 +144,10 @@ impl Dialer {
                 Ok(parsed) => parsed,
                 Err(error) => return error.into(),
             };
+            if let FromCoordinator::Welcome { heartbeat, .. } = &message {
+                let millis = u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX);
+                self.heartbeat_millis.store(millis, Ordering::Relaxed);
+            }
             if self.inputs.send(Input::FromCoordinator { connection, seq, message }).await.is_err() {
                 return Ended::Stopping;
             }

@@ -189,8 +189,12 @@ impl Backoff {
     }
 
     pub(crate) async fn wait(&mut self) {
+        self.wait_at_most(Duration::MAX).await;
+    }
+
+    async fn wait_at_most(&mut self, longest: Duration) {
         let wait = self.0.next().unwrap_or(Duration::from_millis(BACKOFF_MAX_MILLIS));
-        tokio::time::sleep(wait).await;
+        tokio::time::sleep(wait.min(longest)).await;
     }
 }
 
@@ -206,4 +210,23 @@ fn is_final(status: &Status) -> bool {
             | Code::Unimplemented
             | Code::DataLoss
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_grow_up_to_the_longest() {
+        let (longest, mut backoff) = (Duration::from_millis(700), Backoff::new());
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            let since = Instant::now();
+            backoff.wait_at_most(longest).await;
+            waits.push(since.elapsed());
+        }
+        assert!(waits[0] < longest && waits.iter().all(|wait| *wait <= longest), "{waits:?}");
+        assert_eq!(waits.last(), Some(&longest));
+    }
 }

@@ -40,7 +40,8 @@ impl Account {
                     continue;
                 }
                 // The last one: had an earlier one lost it, it would not have been there any more.
-                match faults.iter().rposition(|fault| explains(fault, first, next)) {
+                let lost = faults.iter().rposition(|fault| has_lost(fault, first, next));
+                match lost.or_else(|| faults.iter().rposition(|fault| is_late(fault, next))) {
                     Some(fault) => {
                         let after = next.at.duration_since(faults[fault].begin);
                         account.reruns.entry(fault).or_default().push(after);
@@ -71,14 +72,16 @@ impl Account {
     }
 }
 
-/// The fault may have lost the first, and the next came after that. Or the next was there before, not begun yet, on a host
-/// that was silent for longer than its lease, so that the first took its place.
-fn explains(fault: &Fault, first: &Start, next: &Start) -> bool {
+/// The fault may have lost the first, and the next came after that.
+fn has_lost(fault: &Fault, first: &Start, next: &Start) -> bool {
     let was_there = first.at <= fault.end && first.end.is_none_or(|(end, _)| end + UNREPORTED >= fault.begin);
-    let lost = fault.host == Some(first.host) && was_there && next.at >= fault.begin;
-    let during = fault.begin..=fault.end;
-    let late = fault.kind.is_silence() && fault.host == Some(next.host) && during.contains(&next.at);
-    fault.losses_max > 0 && (lost || late)
+    fault.losses_max > 0 && fault.host == Some(first.host) && was_there && next.at >= fault.begin
+}
+
+/// The next was there before, not begun yet, on a host that was silent for longer than its lease, so that the first took
+/// its place.
+fn is_late(fault: &Fault, next: &Start) -> bool {
+    fault.kind.is_silence() && fault.host == Some(next.host) && (fault.begin..=fault.end).contains(&next.at)
 }
 
 #[cfg(test)]

@@ -20,12 +20,12 @@ use std::{
 /// How long it may take until there is something to hit, or until it is well again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// How long it may take until most hosts have all hands full; after that, less is enough.
-const BUSY_MAX: Duration = Duration::from_secs(10);
+/// How long it may take until half of all slots are taken; after that, less is enough.
+const BUSY_MAX: Duration = Duration::from_secs(3);
 
 /// Within what a lease is exceeded for certain, and within what it is not.
-const LONGER: Duration = Duration::from_millis(2000);
-const SHORTER: Duration = Duration::from_millis(2500);
+const LONGER: Duration = Duration::from_millis(1500);
+const SHORTER: Duration = Duration::from_millis(2000);
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,9 +175,7 @@ impl Fault {
 
 /// Waits until there is something to hit, and hits it.
 pub(crate) fn strike(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Fault {
-    wait(BUSY_MAX, || {
-        fleet.witness.running().values().filter(|&&running| running >= SLOTS).count() >= HOSTS - 1
-    });
+    wait(BUSY_MAX, || fleet.witness.running().values().sum::<usize>() >= HOSTS * SLOTS / 2);
     fleet.wait("something runs", WAIT_MAX, |fleet| !fleet.witness.running().is_empty());
     let running = fleet.witness.running();
     let host = (0..HOSTS).filter(|host| running.contains_key(host)).choose(chance);

@@ -23,7 +23,7 @@ pub(crate) const HOSTS: usize = 3;
 pub(crate) const SLOTS: usize = 4;
 
 /// How long an agent may be silent before its attempts are taken from it.
-pub(crate) const LEASE: Duration = Duration::from_secs(5);
+pub(crate) const LEASE: Duration = Duration::from_secs(4);
 
 /// How many losses a task may have: here, losses are what is wanted.
 const CRASHES_MAX: u32 = 1000;

@@ -37,7 +37,7 @@ use std::{
 use work::Work;
 
 /// For how long work goes on undisturbed before the first fault: what is used then is what is usual.
-const CALM: Duration = Duration::from_secs(4);
+const CALM: Duration = Duration::from_secs(3);
 
 /// How long everything may take to be well again after a fault.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec
     let mut work = Work::default();
     let mut faults: Vec<Fault> = Vec::new();
     work.feed(fleet);
-    fleet.wait("work has begun", RECOVERY_MAX, |fleet| fleet.witness.count() > 50);
+    fleet.wait("work has begun", RECOVERY_MAX, |fleet| fleet.witness.count() > 20);
     thread::sleep(CALM);
     let memory = left_over::memory(fleet);
     for kind in kinds {
@@ -118,7 +118,9 @@ fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec
         settle(fleet);
         faults.push(Fault { end: std::time::Instant::now(), ..fault });
     }
+    report.line(format!("faults took until {:?}", std::time::Instant::now() - faults[0].begin));
     let mut wrong = work.finish(fleet);
+    report.line(format!("work took until {:?}", std::time::Instant::now() - faults[0].begin));
     let starts = fleet.witness.starts();
     let account = Account::new(&starts, &faults);
     let charges = Charges::new(fleet, work.projects(), &starts);
@@ -129,9 +131,7 @@ fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec
     if wrong.is_empty() {
         wrong.extend(left_over::check(fleet, &memory, &mut report));
     }
-    if !wrong.is_empty() {
-        report.tell(&faults, &starts);
-    }
+    report.tell(&faults, &starts);
     say(&report.text());
     wrong
 }

@@ -17,9 +17,9 @@ use std::{
 };
 
 /// With fewer tasks to do, another project is submitted.
-const OPEN_TASKS_MIN: u64 = 200;
+const OPEN_TASKS_MIN: u64 = 100;
 /// And with fewer projects.
-const OPEN_PROJECTS_MIN: usize = 5;
+const OPEN_PROJECTS_MIN: usize = 4;
 
 /// How long all that is submitted may take to end.
 const WORK_MAX: Duration = Duration::from_secs(240);
@@ -77,7 +77,7 @@ impl Kind {
         let many = |count: u64, item: &dyn Fn(u64) -> String| (0..count).map(item).collect();
         match self {
             Self::Short => many(160, &|n| format!("say:{}", n * 7 % 120)),
-            Self::Long => many(24, &|n| format!("say:{}", 1500 + n * 1700 % 7000)),
+            Self::Long => many(12, &|n| format!("say:{}", 1000 + n * 1700 % 6000)),
             Self::Output => many(20, &|n| format!("print:{}:{}", 60_000 + n * 90_000, 300 + n * 100)),
             Self::Stdin => many(40, &|n| format!("copy:{}", n * 13 % 300)),
             Self::File => many(12, &|n| format!("copy:{}", n * 100)),

@@ -76,6 +76,22 @@ async fn ctrl_c_cancels_what_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_says_what_for() {
+    let mut waits = until_cancelled();
+    waits.project.waiting = "an agent with the label gpu=true: no connected agent has it".to_owned();
+    let fake = Fake::start(waits);
+    let mut child = start(&fake, &["run", "p.yaml"]);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("waits for"));
+    assert_eq!(
+        told.as_deref(),
+        Some("note: hello waits for an agent with the label gpu=true: no connected agent has it")
+    );
+    interrupt(&child);
+    assert_eq!(end(&mut child), Some(130));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_leaves_what_is_only_watched() {
     let fake = Fake::start(until_cancelled());
     let mut child = start(&fake, &["results", "1"]);

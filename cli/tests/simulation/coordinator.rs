@@ -228,6 +228,10 @@ impl World {
                 client.answered = true;
             }
         }
+        for warning in fx.warnings {
+            self.witness.counts.quarantines += usize::from(warning.contains("gets no attempts for"));
+            self.tell(|| warning);
+        }
         for job in fx.jobs {
             let after = self.rng.random_range(1..200);
             let done = match job {

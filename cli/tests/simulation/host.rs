@@ -24,6 +24,7 @@ pub(crate) struct AgentHost {
     pub(crate) slots: u32,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) cpus_milli: u32,
+    pub(crate) memory_bytes: u64,
     /// Raised with each start of the agent's process.
     pub(crate) instance: u64,
     pub(crate) core: Option<Core>,
@@ -50,6 +51,7 @@ impl AgentHost {
             slots: 2,
             labels: BTreeMap::from([(GPU.to_owned(), label.to_owned())]),
             cpus_milli: if number.is_multiple_of(3) { 2000 } else { 1000 },
+            memory_bytes: if number.is_multiple_of(2) { 2 << 30 } else { 1 << 30 },
             instance: 0,
             core: None,
             wire: None,

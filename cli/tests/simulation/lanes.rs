@@ -168,7 +168,8 @@ impl World {
             let killed = self.take_waiting(host, |worker| worker.id == id);
             return self.give_back(host, killed);
         }
-        let dies = self.in_trouble() && self.rng.random_bool(0.02);
+        let deaths = if self.profile.sick == Some(host) { 0.97 } else { 0.02 };
+        let dies = self.in_trouble() && self.rng.random_bool(deaths);
         let outcome = if dies {
             self.witness.worker_lost(translate::up(attempt));
             Outcome::WorkerLost("the worker died".to_owned())

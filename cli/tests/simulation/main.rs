@@ -111,6 +111,18 @@ fn backlogs_are_filled_given_back_and_recalled() {
     assert!(recalled > 2, "{recalled} recalled attempts were handed back");
 }
 
+/// What a quarantine can do wrong is only tried if there are some.
+#[test]
+fn sick_hosts_are_quarantined() {
+    let quarantines = (0..100).map(|seed| {
+        let mut world = World::new(seed, Bugs::default());
+        world.run();
+        world.witness.counts.quarantines
+    });
+    let quarantines: usize = quarantines.sum();
+    assert!(quarantines > 5, "{quarantines} hosts were quarantined");
+}
+
 fn caught(bugs: Bugs) {
     // The panics of caught bugs are no news.
     let failure = first_failure(SEEDS_TO_CATCH, bugs);
@@ -147,6 +159,7 @@ catches! {
     parallel_ignored: coordinator = Planted::ParallelIgnored;
     lease_stop_ignored: coordinator = Planted::LeaseStopIgnored;
     reservation_forgotten: coordinator = Planted::ReservationForgotten;
+    quarantine_never_ends: coordinator = Planted::QuarantineNeverEnds;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;
     release_before_persist: agent = PlantedBug::ReleaseBeforePersist;

@@ -80,7 +80,7 @@ pub(crate) fn hello(message: ToCoordinator, host: &AgentHost) -> Hello {
         runtime: "simulated".to_owned(),
         labels: host.labels.clone(),
         cpus_milli: Some(host.cpus_milli),
-        memory_bytes: None,
+        memory_bytes: Some(host.memory_bytes),
         live: all_up(live),
         unrecorded: all_up(unrecorded),
         epoch_seen: coordinator_epoch_seen,

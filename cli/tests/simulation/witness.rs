@@ -30,6 +30,7 @@ pub(crate) struct ProjectPlan {
     /// Asks for an agent with the label.
     pub(crate) gpu: bool,
     pub(crate) cpus_milli: Option<u32>,
+    pub(crate) memory_bytes: Option<u64>,
     pub(crate) max_parallel: Option<u32>,
     pub(crate) pack: bool,
     /// A lost lease is the end of a task.
@@ -46,6 +47,7 @@ impl ProjectPlan {
             retries: rng.random_range(0..3),
             gpu: rng.random_bool(0.3),
             cpus_milli: *[None, None, Some(500), Some(1000), Some(2000)].choose(rng).unwrap_or(&None),
+            memory_bytes: *[None, None, Some(512 << 20), Some(2 << 30)].choose(rng).unwrap_or(&None),
             max_parallel: rng.random_bool(0.2).then(|| rng.random_range(1..4)),
             pack: rng.random_bool(0.3),
             stop: rng.random_bool(0.2),
@@ -60,7 +62,11 @@ impl ProjectPlan {
             timeout_millis: None,
             retries: self.retries,
             retry_on: RetryOn::ALL.to_vec(),
-            resources: Resources { cpus_milli: self.cpus_milli, ..Resources::default() },
+            resources: Resources {
+                cpus_milli: self.cpus_milli,
+                memory_bytes: self.memory_bytes,
+                ..Resources::default()
+            },
             network: Network::None,
             isolation: Isolation::Sealed,
             stdin: None,
@@ -92,7 +98,9 @@ impl ProjectPlan {
     /// Whether a host may be given its attempts at all.
     fn fits(&self, host: &AgentHost) -> bool {
         let labelled = !self.gpu || host.labels.get(GPU).is_some_and(|value| value == "true");
-        labelled && self.cpus_milli.unwrap_or(0) <= host.cpus_milli
+        labelled
+            && self.cpus_milli.unwrap_or(0) <= host.cpus_milli
+            && self.memory_bytes.unwrap_or(0) <= host.memory_bytes
     }
 
     /// How many attempts of a task fail by its own fault. Some more than its retries allow.
@@ -132,12 +140,13 @@ pub(crate) struct Witness {
     pub(crate) counts: Counts,
 }
 
-/// How often what has to do with a backlog has happened.
+/// How often it has happened that something had to do with a backlog, or a host was quarantined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) beyond_slots: usize,
     pub(crate) given_back: usize,
     pub(crate) recalled_and_returned: usize,
+    pub(crate) quarantines: usize,
 }
 
 impl Witness {
@@ -183,18 +192,19 @@ impl Witness {
         let out = self.held.keys().filter(|attempt| attempt.task.project == project).count();
         let most = plan.max_parallel.map_or(usize::MAX, |most| most as usize);
         assert!(out <= most, "{attempt} is one of {out} of its project, which may have {most} out");
-        if plan.cpus_milli.is_some() {
+        let at_once = |asks: fn(&ProjectPlan) -> u64| {
             let holders = self.held.iter().filter(|(_, holder)| **holder == agent);
-            let asked = |attempt: &AttemptKey| self.plans[&attempt.task.project].cpus_milli.unwrap_or(0);
-            let mut cpus: Vec<_> = holders.map(|(attempt, _)| asked(attempt)).collect();
-            cpus.sort_unstable_by(|a, b| b.cmp(a));
-            let at_once: u32 = cpus.iter().take(host.slots as usize).sum();
-            assert!(
-                at_once <= host.cpus_milli,
-                "with {attempt}, {} may run attempts that ask for {at_once} thousandths of a processor",
-                host.name
-            );
-        }
+            let mut asked: Vec<_> =
+                holders.map(|(attempt, _)| asks(&self.plans[&attempt.task.project])).collect();
+            asked.sort_unstable_by(|a, b| b.cmp(a));
+            asked.iter().take(host.slots as usize).sum::<u64>()
+        };
+        let cpus = at_once(|plan| plan.cpus_milli.unwrap_or(0).into());
+        let memory = at_once(|plan| plan.memory_bytes.unwrap_or(0));
+        let asks = (plan.cpus_milli.is_some(), plan.memory_bytes.is_some());
+        // What asks for nothing makes nothing worse, also where what came back is too much.
+        let fits = (!asks.0 || cpus <= host.cpus_milli.into()) && (!asks.1 || memory <= host.memory_bytes);
+        assert!(fits, "with {attempt}, {} may run what asks for {cpus} m, {memory} bytes", host.name);
     }
 
     pub(crate) fn killed(&mut self, attempt: AttemptKey) {

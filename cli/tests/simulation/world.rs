@@ -141,6 +141,8 @@ pub(crate) struct Profile {
     pub(crate) lookahead: u32,
     /// Most tasks take milliseconds, so that agents ask for a backlog.
     pub(crate) quick: bool,
+    /// As long as things go wrong, nearly everything fails on this host.
+    pub(crate) sick: Option<usize>,
 }
 
 impl Profile {
@@ -151,6 +153,7 @@ impl Profile {
             distant_broker: rng.random_bool(0.4),
             lookahead: rng.random_range(0..8),
             quick: rng.random_bool(0.4),
+            sick: rng.random_bool(0.3).then(|| rng.random_range(0..3)),
         }
     }
 }

@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long attempts stay with an agent that is not heard from, if nothing else is said.
@@ -172,6 +172,7 @@ impl Server {
             outputs,
             reassembler,
             tls: tls.clone(),
+            strangers: Arc::new(Semaphore::new(service::STRANGERS_MAX)),
             lease: config.lease,
             started,
             stop: stop.clone(),

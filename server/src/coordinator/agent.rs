@@ -12,6 +12,9 @@ use crate::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
+/// How long an operator is told of what does not happen again.
+const WARNING_TIME: Duration = Duration::from_secs(3600);
+
 /// One agent.
 #[derive(Debug)]
 pub(super) struct Agent {
@@ -35,8 +38,8 @@ pub(super) struct Agent {
     pub(super) draining: bool,
     /// Another process that says it is this agent, while this one is connected.
     pub(super) rival: Option<Rival>,
-    /// What an operator should look at.
-    pub(super) warning: String,
+    /// What an operator should look at, and when it was seen last.
+    pub(super) warning: Option<Warning>,
     pub(super) about: About,
     pub(super) health: Health,
     /// It is kept free for attempts of this class.
@@ -53,6 +56,20 @@ pub(super) struct Rival {
     pub(super) called: Duration,
     /// From where.
     pub(super) address: String,
+}
+
+/// What an operator should look at.
+#[derive(Debug)]
+pub(super) struct Warning {
+    pub(super) text: String,
+    /// When it was called for last.
+    pub(super) seen: Duration,
+}
+
+impl Warning {
+    pub(super) fn is_current(&self, now: Duration) -> bool {
+        now.saturating_sub(self.seen) <= WARNING_TIME
+    }
 }
 
 /// What kind of attempt it is.
@@ -109,7 +126,7 @@ impl Agent {
             not_ready: String::new(),
             draining: false,
             rival: None,
-            warning: String::new(),
+            warning: None,
             about: About::default(),
             health: Health::default(),
             reserved: None,
@@ -281,7 +298,11 @@ impl Agent {
             labels: self.about.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             draining: self.draining,
             address: self.about.address.clone(),
-            warning: self.warning.clone(),
+            warning: self
+                .warning
+                .iter()
+                .find(|it| it.is_current(now))
+                .map_or_else(String::new, |it| it.text.clone()),
             cpus_milli: self.about.cpus_milli,
             memory_bytes: self.about.memory_bytes,
             cpus_used_milli: self.load.cpus_milli(),

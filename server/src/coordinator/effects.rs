@@ -71,6 +71,8 @@ pub enum Reply {
     NoAgent,
     /// It holds so many attempts, and is not removed.
     Holds(u32),
+    /// The agent is connected over the coordinator's own socket: it would be back at once.
+    IsLocal,
 }
 
 /// An agent, for people.

@@ -1,8 +1,8 @@
 //! What operators do with agents, and what becomes of an agent that is there twice.
 
 use super::{
-    Coordinator, Effects, Hello, Reply, ReplyId, SessionId,
-    agent::{Agent, Rival},
+    Coordinator, Effects, Hello, Planted, Reply, ReplyId, SessionId,
+    agent::{Agent, Rival, Warning},
 };
 use crate::{
     domain::{AgentId, ENROLLED, Outcome, OutcomeClass, TaskKey},
@@ -46,6 +46,10 @@ impl Coordinator {
             fx.replies.push((reply, Reply::NoAgent));
             return;
         };
+        if agent.session.is_some() && agent.about.identity != ENROLLED {
+            fx.replies.push((reply, Reply::IsLocal));
+            return;
+        }
         let held: Vec<_> = agent.held.keys().copied().collect();
         if !held.is_empty() && !force {
             fx.replies.push((reply, Reply::Holds(u32::try_from(held.len()).unwrap_or(u32::MAX))));
@@ -113,6 +117,9 @@ impl Coordinator {
 
     /// Agents whose quarantine is over may show that they are well again.
     pub(super) fn end_quarantines(&mut self, now: Duration) {
+        if self.limits.has(Planted::QuarantineNeverEnds) {
+            return;
+        }
         let out = self.agents.iter().filter(|(_, agent)| agent.health.is_out());
         let out: Vec<_> = out.map(|(id, _)| id).collect();
         for id in out {
@@ -121,11 +128,14 @@ impl Coordinator {
     }
 
     fn warn(&mut self, id: AgentId, warning: String, fx: &mut Effects) {
+        let now = self.now;
         self.agents.update(id, |agent| {
-            if agent.warning != warning {
+            // It may happen at each of very many calls: the log has it once.
+            let is_new = agent.warning.as_ref().is_none_or(|old| old.text != warning || !old.is_current(now));
+            if is_new {
                 fx.warnings.push(format!("agent {}: {warning}", agent.name));
-                agent.warning = warning;
             }
+            agent.warning = Some(Warning { text: warning, seen: now });
         });
     }
 

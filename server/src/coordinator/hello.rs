@@ -28,9 +28,12 @@ impl Coordinator {
         let known = hello.enrolled.as_ref().map(|enrolled| enrolled.id);
         let id = known.or_else(|| self.agents.named(&hello.name)).unwrap_or_else(|| self.agents.next_id());
         if self.agents.get(id).is_none() {
-            let mut agent = Agent::new(hello.name.clone(), SessionEpoch(0), now);
-            agent.draining = hello.enrolled.as_ref().is_some_and(|enrolled| enrolled.draining);
-            self.agents.add(id, agent);
+            // Whoever has enrolled is known before it has its certificate. It was removed while it said Hello.
+            if hello.enrolled.is_some() {
+                fx.closes.push((session, format!("agent {} was removed", hello.name)));
+                return;
+            }
+            self.agents.add(id, Agent::new(hello.name.clone(), SessionEpoch(0), now));
         }
         if let Some(why) = self.refusal(id, &hello, now) {
             fx.closes.push((session, why));

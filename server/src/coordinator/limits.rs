@@ -63,6 +63,8 @@ pub enum Planted {
     ParallelIgnored,
     /// A task runs again after a lost lease, whatever its project says.
     LeaseStopIgnored,
+    /// A quarantined agent never comes back.
+    QuarantineNeverEnds,
 }
 
 impl Limits {

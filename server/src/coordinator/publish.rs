@@ -35,11 +35,10 @@ impl Coordinator {
                 project.lift(floor);
                 Some((project.publish(number, shunned)?, project.account.tag(0)))
             });
-            if let Some((task, tag)) = published.flatten() {
-                self.dispatch = number;
-                self.share.reach(tag);
-                fx.publish.push(Dispatch { task, number });
-            }
+            let Some((task, tag)) = published.flatten() else { continue };
+            self.dispatch = number;
+            self.share.reach(tag);
+            fx.publish.push(Dispatch { task, number });
             if let Some((tag, project)) = self.share.head(class)
                 && self.has_room(class)
             {

@@ -19,8 +19,8 @@ const MEMORY: Duration = Duration::from_secs(10);
 const ESTIMATE_START: Duration = Duration::from_millis(100);
 /// No attempt is taken to last less: so that projects alternate however short their tasks are.
 const ESTIMATE_MIN: Duration = Duration::from_millis(1);
-/// Nor more.
-const ESTIMATE_MAX: Duration = Duration::from_secs(3600);
+/// Nor more, whatever its agent says.
+const ESTIMATE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// An ended attempt changes the estimate by this part of the difference.
 const ESTIMATE_PART: i64 = 8;
 /// Tags count microseconds in so many parts, so that weights divide them well.

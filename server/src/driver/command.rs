@@ -31,6 +31,8 @@ pub enum Removed {
     NoAgent,
     /// It holds so many attempts, and stays.
     Holds(u32),
+    /// It is connected over the coordinator's own socket, and would be back at once.
+    IsLocal,
 }
 
 /// Who waits for an answer.
@@ -79,6 +81,7 @@ impl Waiters {
             (Some(Waiter::RemoveAgent(waiter)), Reply::Holds(held)) => {
                 drop(waiter.send(Ok(Removed::Holds(held))));
             }
+            (Some(Waiter::RemoveAgent(waiter)), Reply::IsLocal) => drop(waiter.send(Ok(Removed::IsLocal))),
             (waiter, reply) => debug_assert!(waiter.is_none(), "{waiter:?} got {reply:?}"),
         }
     }

@@ -9,13 +9,14 @@
 //!
 //! All clients may do the same so far: a token's role is to be told here, in [`Caller::Client`], and asked for in [`may`].
 
-use super::{Context, status, tokens};
+use super::{Context, limits::STRANGER_BYTES_MAX, status, tokens};
 use crate::{
     domain::{Certified, Grant, Standing, TokenId},
     store::Store,
     tls::{self, Peer},
 };
 use futures_util::future::BoxFuture;
+use http_body_util::Limited;
 use piecework_proto::{
     token::{Token, TokenKind},
     v1::agent_session_server::SERVICE_NAME as AGENT_SESSION,
@@ -118,30 +119,45 @@ where
         let path = request.uri().path().to_owned();
         Box::pin(async move {
             let allowed = async {
-                let caller = caller(&context, peer, authorization).await?;
+                let caller = caller(&context, peer.as_ref(), authorization).await?;
                 may(&context, &caller, &path).await?;
                 tracing::debug!(%caller, path, "a call");
                 Ok::<_, Status>(caller)
             };
-            match allowed.await {
-                Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    inner.call(request).await
+            let caller = match allowed.await {
+                Ok(caller) => caller,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let _place = match (&caller, peer) {
+                // What anybody may do is small, and is done for a few at a time.
+                (Caller::Nobody { .. }, _) => {
+                    let Ok(place) = context.strangers.clone().try_acquire_owned() else {
+                        return Ok(Status::resource_exhausted("too many strangers call at once").into_http());
+                    };
+                    request = request.map(|body| Body::new(Limited::new(body, STRANGER_BYTES_MAX)));
+                    Some(place)
                 }
-                Err(status) => Ok(status.into_http()),
-            }
+                (_, peer) => {
+                    if let Some(peer) = peer {
+                        peer.is_known();
+                    }
+                    None
+                }
+            };
+            request.extensions_mut().insert(caller);
+            inner.call(request).await
         })
     }
 }
 
 async fn caller(
     context: &Context,
-    peer: Option<Peer>,
+    peer: Option<&Peer>,
     authorization: Option<http::HeaderValue>,
 ) -> Result<Caller, Status> {
     // Connections over the socket carry none.
     let Some(peer) = peer else { return Ok(Caller::Owner) };
-    let address = peer.address.to_string();
+    let address = peer.address.ip().to_string();
     if let Some(certificate) = peer.certificate {
         let certified = context.store.certified(certificate).await.map_err(status::store)?;
         let certified = certified.ok_or_else(|| {

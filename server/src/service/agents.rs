@@ -89,6 +89,9 @@ impl Agents for AgentsService {
         match self.context.driver.remove_agent(name.clone(), force).await.map_err(status::driver)? {
             Removed::Done => Ok(Response::new(pb::RemoveAgentResponse {})),
             Removed::NoAgent => Err(no_agent(&name)),
+            Removed::IsLocal => Err(Status::failed_precondition(format!(
+                "agent {name} is connected over the coordinator's own socket, and would be back at once: stop it first"
+            ))),
             Removed::Holds(attempts) => Err(Status::failed_precondition(format!(
                 "agent {name} holds {attempts} {}: drain it first and wait, or remove it by force, and they run elsewhere",
                 if attempts == 1 { "attempt" } else { "attempts" }

@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
@@ -33,6 +34,8 @@ pub struct Context {
     pub reassembler: Reassembler,
     /// For agents and clients on other hosts, if there are to be any.
     pub tls: Option<Tls>,
+    /// Places for calls of those who are nobody.
+    pub strangers: Arc<Semaphore>,
     /// How long attempts stay with an agent that is not heard from.
     pub lease: Duration,
     /// When this coordinator started.

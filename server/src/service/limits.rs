@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Most calls at a time over one connection.
 pub(super) const STREAMS_MAX: u32 = 1024;
 
+/// How many calls of those who are nobody, by token or certificate, are served at a time.
+pub const STRANGERS_MAX: usize = 64;
+
+/// The longest message of such a caller.
+pub(super) const STRANGER_BYTES_MAX: usize = 16 * 1024;
+
 /// How often a silent connection is asked whether it still lives.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 

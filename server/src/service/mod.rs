@@ -11,6 +11,7 @@ mod status;
 mod tokens;
 
 pub use context::Context;
+pub use limits::STRANGERS_MAX;
 
 pub use access::AccessLayer;
 use admin::AdminService;

@@ -1,6 +1,6 @@
 //! The certificate that the coordinator shows: its own, made anew in time, or the operator's, read anew when its file changes.
 
-use super::{Authority, CertificateFiles, TlsError, authority::SERVER_LIFE};
+use super::{Authority, CertificateFiles, Sha256, TlsError, authority::SERVER_LIFE};
 use piecework_proto::trust::{Identity, certificate_sha256, provider};
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -66,6 +66,8 @@ impl ResolvesServerCert for Own {
 #[derive(Debug)]
 pub(super) struct Files {
     files: CertificateFiles,
+    /// The last certificate of the chain: what tokens pin.
+    anchor: Sha256,
     current: Mutex<Read>,
 }
 
@@ -83,15 +85,19 @@ impl Files {
     pub(super) fn new(files: CertificateFiles) -> Result<Self, TlsError> {
         let stamp = stamp(&files);
         let certified = read(&files)?;
+        let anchor = anchor_of(&certified);
         let current = Mutex::new(Read { certified, stamp, looked: Instant::now() });
-        Ok(Self { files, current })
+        Ok(Self { files, anchor, current })
     }
 
     /// The last certificate of the chain: what tokens pin.
-    pub(super) fn anchor_sha256(&self) -> [u8; 32] {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.certified.cert.last().map(|last| certificate_sha256(last)).unwrap_or_default()
+    pub(super) const fn anchor_sha256(&self) -> Sha256 {
+        self.anchor
     }
+}
+
+fn anchor_of(certified: &CertifiedKey) -> Sha256 {
+    certified.cert.last().map(|last| certificate_sha256(last)).unwrap_or_default()
 }
 
 fn stamp(files: &CertificateFiles) -> Stamp {
@@ -122,6 +128,14 @@ impl ResolvesServerCert for Files {
             let stamp = stamp(&self.files);
             if stamp != current.stamp {
                 match read(&self.files) {
+                    Ok(certified) if anchor_of(&certified) != self.anchor => {
+                        current.stamp = stamp;
+                        tracing::error!(
+                            path = %self.files.chain.display(),
+                            "the last certificate in the file is another one than tokens and agents know the coordinator by: \
+                             it goes on with its old certificate. After a restart with this file, agents and clients need new tokens"
+                        );
+                    }
                     Ok(certified) => {
                         tracing::info!(path = %self.files.chain.display(), "the coordinator's certificate was read anew");
                         (current.certified, current.stamp) = (certified, stamp);

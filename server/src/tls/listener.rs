@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,6 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,8 +29,11 @@ use tonic::transport::server::Connected;
 /// How many TCP connections there may be at a time. Each agent has two, each client one.
 const CONNECTIONS_MAX: usize = 8192;
 
-/// How long a handshake may take.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How many of them may be nobody's yet: before and after their handshake, until a call has shown who calls.
+const UNKNOWN_MAX: usize = 1024;
+
+/// How long a handshake may take; and again, how long a connection may be nobody's after that.
+const UNKNOWN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How many connections may wait for the server.
 const READY_MAX: usize = 64;
@@ -41,6 +48,21 @@ pub struct Peer {
     pub address: SocketAddr,
     /// SHA-256 of the certificate that it has shown, if it has: signed by our authority, and not expired.
     pub certificate: Option<Sha256>,
+    known: Arc<AtomicBool>,
+}
+
+impl Peer {
+    /// A call over this connection has shown who calls, and that they may. Until then it is not kept for long.
+    pub fn is_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is nobody's yet.
+#[derive(Debug)]
+struct Unknown {
+    until: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// A connection that has shaken hands.
@@ -48,6 +70,7 @@ pub struct Peer {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    unknown: Option<Unknown>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -68,15 +91,17 @@ pub fn connections(
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<io::Result<Connection>>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (places, unknowns) =
+        (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::new(Semaphore::new(UNKNOWN_MAX)));
     loop {
-        // Without a place, whoever comes waits in the kernel's queue. The semaphore is never closed.
+        // Without a place, whoever comes waits in the kernel's queue. The semaphores are never closed.
         let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(unknown) = unknowns.clone().acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -85,14 +110,16 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
         }
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_MAX, shake_hands(acceptor, stream)).await {
+            match timeout(UNKNOWN_TIME_MAX, shake_hands(acceptor, stream)).await {
                 Ok(Ok(stream)) => {
                     let certificates = stream.get_ref().1.peer_certificates();
                     let certificate =
                         certificates.and_then(<[_]>::first).map(|first| certificate_sha256(first));
-                    let peer = Peer { address, certificate };
+                    let peer = Peer { address, certificate, known: Arc::default() };
+                    let until = Box::pin(sleep(UNKNOWN_TIME_MAX));
+                    let unknown = Some(Unknown { until, _place: unknown });
                     // If the server has ended, so does the connection.
-                    let _ = ready.send(Ok(Connection { stream, peer, _place: place })).await;
+                    let _ = ready.send(Ok(Connection { stream, peer, unknown, _place: place })).await;
                 }
                 // Anybody can knock: nothing to wake an operator for.
                 Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
@@ -122,7 +149,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let this = &mut *self;
+        if let Some(unknown) = &mut this.unknown {
+            if this.peer.known.load(Ordering::Relaxed) {
+                this.unknown = None;
+            } else if unknown.until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        Pin::new(&mut this.stream).poll_read(cx, buf)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use piecework_proto::{
     token::Token,
-    trust::{NameCheck, Pin},
+    trust::{NameCheck, Pin, client_config},
     v1::{
         self as pb, agent_message::Message as Say, agent_session_client::AgentSessionClient,
         agents_client::AgentsClient, coordinator_message::Message as Hear, projects_client::ProjectsClient,
@@ -97,7 +97,11 @@ async fn a_join_token_lets_in_whom_it_was_made_for() {
     let other = join_token(&bench, pb::CreateJoinTokenRequest::default()).await;
     check_refused(late.enrol(&other, "build-1").await, Code::AlreadyExists, "another agent has this name");
 
-    let channel = joining.dial(&certificate).await;
+    // With its key, and another token, it is the same agent: its certificate may have ended.
+    let certificate_again = joining.enrol(&other, "build-1").await.unwrap();
+    assert_ne!(certificate, certificate_again);
+
+    let channel = joining.dial(&certificate_again).await;
     let labels = [("zone", "b"), ("disk", "ssd")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let said = pb::Hello { labels: labels.into(), ..hello("somebody-else") };
     let _agent = Agent::connect_on(AgentSessionClient::new(channel.clone()), said, 1).await;
@@ -105,7 +109,7 @@ async fn a_join_token_lets_in_whom_it_was_made_for() {
     assert_eq!(agents.len(), 1);
     assert_eq!(agents[0].name, "build-1", "its certificate says who it is, not Hello");
     assert_eq!((agents[0].labels["zone"].as_str(), agents[0].labels["disk"].as_str()), ("a", "ssd"));
-    assert!(agents[0].address.starts_with("127.0.0.1:"), "{}", agents[0].address);
+    assert_eq!(agents[0].address, "127.0.0.1");
     check_refused(list(&channel, None).await, Code::PermissionDenied, "an agent may not do this");
 }
 
@@ -123,6 +127,15 @@ async fn an_agent_touches_only_what_it_holds() {
     let request = pb::ReadInputRequest { attempt: Some(attempt), offset: 0 };
     let refused = within(client.read_input(request)).await.map(|_| ());
     check_refused(refused, Code::FailedPrecondition, "is not wanted any longer");
+    // Nor can its output be thrown away.
+    let first_chunk = pb::OutputChunk {
+        attempt: Some(attempt),
+        stream: pb::OutputStream::Stdout.into(),
+        ..Default::default()
+    };
+    let mut acks =
+        within(client.upload_output(tokio_stream::iter([first_chunk]))).await.unwrap().into_inner();
+    check_refused(within(acks.message()).await, Code::PermissionDenied, "is with another agent");
     let mut second = Agent::connect_on(AgentSessionClient::new(second), hello("second"), 1).await;
     second.report(report(attempt, 0, b"forged\n")).await;
     // It is told to forget about it, and nothing is recorded.
@@ -255,6 +268,26 @@ async fn a_certificate_of_another_coordinator_is_refused() {
     let channel = joining.dial(&certificate).await;
     assert!(open_on(AgentSessionClient::new(channel), Say::Hello(hello("host"))).await.is_err());
     assert!(agents(&bench).await.is_empty());
+}
+
+#[tokio::test]
+async fn strangers_can_take_neither_memory_nor_places() {
+    let bench = start().await;
+    let (token, _) = client_token(&bench, 0).await;
+    let channel = dial(address(&bench), token.pin, None).await.unwrap();
+    let request = pb::EnrolRequest { token: "x".repeat(1 << 20), ..Default::default() };
+    let refused = within(AgentSessionClient::new(channel).enrol(request)).await;
+    assert!(refused.is_err());
+    // One who has shown a token stays.
+    let known = dial(address(&bench), token.pin, None).await.unwrap();
+    list(&known, Some(&token)).await.unwrap();
+    // One who shakes hands, and shows nothing.
+    let tls = client_config(token.pin, None).unwrap();
+    let mut silent = piecework_proto::dial::connect(&address(&bench), Some(tls.into())).await.unwrap();
+    let mut heard = Vec::new();
+    // The settings of HTTP/2, perhaps, and then the end.
+    let _ = within(silent.read_to_end(&mut heard)).await;
+    list(&known, Some(&token)).await.unwrap();
 }
 
 #[tokio::test]

@@ -57,6 +57,7 @@ pub struct ScriptedRuntime {
     workers: Arc<Mutex<BTreeMap<WorkerId, Arc<Worker>>>>,
     not_ready: Arc<Mutex<Option<String>>>,
     deaf: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
 }
 
 impl ScriptedRuntime {
@@ -74,6 +75,11 @@ impl ScriptedRuntime {
     /// Makes [`Runtime::connect`] and [`Runtime::discard`] meet no engine, or one again.
     pub fn set_deaf(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::SeqCst);
+    }
+
+    /// Makes [`Runtime::note`] meet a full disk, or room again.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
     }
 
     /// How many workers are of no use to others: they hold runs that were not released, or are gone and not discarded.
@@ -165,6 +171,9 @@ impl Runtime for ScriptedRuntime {
     }
 
     fn note(&self, id: &WorkerId, runs: &[(u64, AttemptKey)], released: u64) -> std::io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         if let Some(worker) = self.worker(id) {
             worker.note(runs, released);
         }

@@ -54,7 +54,8 @@ enum Command {
     },
     /// Remove agents, and revoke their certificates at once.
     ///
-    /// An agent that is removed ends. To have it back, it has to join anew.
+    /// An agent that is removed ends. To have it back, it has to join anew. One on the coordinator's own socket needs no
+    /// certificate: stop it first.
     Remove {
         /// Their names.
         #[arg(required = true, value_name = "NAME")]

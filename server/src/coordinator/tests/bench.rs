@@ -232,7 +232,7 @@ impl Bench {
 
     /// What an operator should look at.
     pub(super) fn warning(&self, agent: AgentId) -> &str {
-        &self.core.agents.get(agent).expect("is known").warning
+        self.core.agents.get(agent).expect("is known").warning.as_ref().map_or("", |warning| &warning.text)
     }
 
     /// Nobody may have been told anything that the test did not ask for.

@@ -2,13 +2,14 @@
 
 use super::{
     bench,
-    bench::{hello, task},
+    bench::{Bench, hello, spec, task},
 };
 use crate::{
-    coordinator::{FromAgent, Input, Reply, ReplyId, SessionId, ToAgent},
-    domain::{AgentId, Outcome},
+    coordinator::{Enrolled, FromAgent, Hello, Input, Reply, ReplyId, SessionId, ToAgent},
+    domain::{AgentId, ENROLLED, Outcome, SessionEpoch},
+    store::KnownAgent,
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 fn drain(draining: bool) -> Input {
     Input::Drain { name: "a".to_owned(), draining, reply: ReplyId(7) }
@@ -36,7 +37,22 @@ fn a_drained_agent_hands_back_what_has_not_begun_and_gets_no_more() {
 
 #[test]
 fn an_agent_that_holds_attempts_is_removed_only_by_force() {
-    let mut bench = bench(1);
+    let mut bench = Bench::new();
+    bench.submit(1, spec(), Some(1));
+    let known = KnownAgent {
+        id: AgentId(1),
+        name: "a".to_owned(),
+        identity: ENROLLED.to_owned(),
+        instance: String::new(),
+        epoch: SessionEpoch(0),
+        labels: BTreeMap::new(),
+        draining: false,
+    };
+    bench.turn([Input::Enrolled(known)]);
+    let enrolled = Enrolled { id: AgentId(1), labels: BTreeMap::new(), draining: false };
+    let by_certificate =
+        || Hello { enrolled: Some(enrolled.clone()), identity: ENROLLED.to_owned(), ..hello("a", "i") };
+    bench.join(1, by_certificate(), 1, &[]);
     bench.wrote();
     bench.sent();
     let remove = |force| Input::RemoveAgent { name: "a".to_owned(), force, reply: ReplyId(7) };
@@ -50,6 +66,11 @@ fn an_agent_that_holds_attempts_is_removed_only_by_force() {
         ["requeue 1/task/0#1: lease lost: its agent was not heard from (0 failures, 1 crashes)", "remove 1"]
     );
     assert_eq!(bench.closed(), [1]);
+    bench.sent();
+    // A Hello that was on its way changes nothing.
+    bench.turn([Input::Hello { session: SessionId(5), hello: Box::new(by_certificate()) }]);
+    assert_eq!(bench.closed(), [5]);
+    bench.silent();
     // The name is free; whoever takes it is another agent.
     bench.join(2, hello("a", "i"), 1, &[]);
     assert_eq!(bench.wrote(), ["claim 1/task/0#2 for 2"]);
@@ -77,4 +98,18 @@ fn of_two_processes_with_one_identity_the_one_that_is_alive_stays() {
     bench.turn([Input::Hello { session: SessionId(3), hello: copy() }]);
     assert_eq!(bench.closed(), [1]);
     assert!(matches!(bench.sent()[..], [(3, ToAgent::Welcome { .. })]));
+}
+
+#[test]
+fn an_agent_on_the_coordinators_own_socket_is_not_removed_while_it_is_connected() {
+    let mut bench = bench(0);
+    bench.wrote();
+    bench.sent();
+    let remove = || Input::RemoveAgent { name: "a".to_owned(), force: true, reply: ReplyId(7) };
+    bench.turn([remove()]);
+    assert!(matches!(bench.reply(), Reply::IsLocal));
+    bench.silent();
+    bench.turn([Input::SessionClosed { session: SessionId(1) }, remove()]);
+    assert!(matches!(bench.reply(), Reply::Done));
+    assert_eq!(bench.wrote(), ["remove 1"]);
 }

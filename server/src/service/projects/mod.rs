@@ -69,8 +69,8 @@ impl Projects for ProjectsService {
         let project = self.context.project(&request.into_inner().project).await?;
         let mut answer = wire::project_to_proto(&project);
         if !project.state.is_ended() {
-            let waiting = self.context.driver.waiting(project.id).await.map_err(status::driver)?;
-            answer.waiting = waiting.unwrap_or_default();
+            // The store knows the rest, also while the driver recovers.
+            answer.waiting = self.context.driver.waiting(project.id).await.ok().flatten().unwrap_or_default();
         }
         Ok(Response::new(answer))
     }

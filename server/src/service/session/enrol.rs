@@ -30,10 +30,17 @@ pub(super) async fn enrol(
     if !plan::is_name(&name) {
         return Err(status::bad_field("name", format!("not a name: {}", plan::NAME_RULE)));
     }
+    let secret = tls::secret_sha256(&token.secret);
+    // Anybody can ask: what costs something is done only for those who have a token.
+    let known = context.store.token(TokenId(token.id)).await.map_err(status::store)?;
+    if known.is_none_or(|(_, known)| known != secret) {
+        tracing::debug!(%caller, "somebody without a token of ours wants to enrol");
+        return Err(Status::permission_denied(EnrolRefusal::Unknown.to_string()));
+    }
     let (request, issued) = issue(context, &name, &certificate_request)?;
     let enrolment = Enrolment {
         token: TokenId(token.id),
-        secret: tls::secret_sha256(&token.secret),
+        secret,
         name,
         certificate: known_by(&request, &issued),
         now_millis: now_millis(),

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Context, access::Caller, status},
-    is_wanted,
+    Claim, claim,
 };
 use crate::{
     domain::{AttemptKey, Phase, Stdin},
@@ -67,7 +67,7 @@ pub(super) async fn input(
 }
 
 async fn wanted(context: &Context, caller: &Caller, attempt: AttemptKey) -> Result<(), Status> {
-    if is_wanted(context, caller, attempt).await? {
+    if claim(context, caller, attempt).await? == Claim::Holds {
         return Ok(());
     }
     Err(Status::failed_precondition(format!("attempt {attempt} is not wanted any longer")))

@@ -147,12 +147,24 @@ impl AgentSession for AgentSessionService {
     }
 }
 
-/// Whether the attempt's bytes are wanted of this caller, or its to have: an agent has to do with its own attempts alone.
-async fn is_wanted(context: &Context, caller: &Caller, attempt: AttemptKey) -> Result<bool, Status> {
+/// What a caller has to do with an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// It holds it.
+    Holds,
+    /// Another agent holds it.
+    IsAnothers,
+    /// Nobody does any longer.
+    IsOver,
+}
+
+/// What the caller has to do with the attempt: an agent touches its own alone.
+async fn claim(context: &Context, caller: &Caller, attempt: AttemptKey) -> Result<Claim, Status> {
     let owner = context.store.current_owner(attempt).await.map_err(status::store)?;
-    Ok(match caller {
-        Caller::Agent { certified, .. } => owner == Some(certified.agent),
-        Caller::Owner | Caller::Client { .. } | Caller::Nobody { .. } => owner.is_some(),
+    Ok(match (owner, caller) {
+        (None, _) => Claim::IsOver,
+        (Some(owner), Caller::Agent { certified, .. }) if owner != certified.agent => Claim::IsAnothers,
+        (Some(_), _) => Claim::Holds,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Context, access::Caller, status},
-    is_wanted,
+    Claim, claim,
 };
 use crate::{
     domain::{AttemptKey, OutputStream},
@@ -23,8 +23,12 @@ pub(super) async fn upload(
 ) -> Result<(), Status> {
     let Some(first) = chunks.message().await? else { return Ok(()) };
     let (attempt, stream) = parse_first(first)?;
-    if !is_wanted(context, caller, attempt).await? {
-        return unwanted(context, attempt, acks).await;
+    match claim(context, caller, attempt).await? {
+        Claim::Holds => {}
+        Claim::IsOver => return unwanted(context, attempt, acks).await,
+        Claim::IsAnothers => {
+            return Err(Status::permission_denied(format!("attempt {attempt} is with another agent")));
+        }
     }
     let mut upload = context.outputs.upload(attempt, stream).await.map_err(status::output)?;
     if let Some(stored) = upload.complete() {
@@ -34,7 +38,7 @@ pub(super) async fn upload(
     while let Some(chunk) = chunks.message().await? {
         if let Some(durable) = upload.write(chunk.offset, chunk.data).await.map_err(status::output)? {
             // Now and then: an attempt whose task has its result would fill the disk for nothing.
-            if !is_wanted(context, caller, attempt).await? {
+            if claim(context, caller, attempt).await? != Claim::Holds {
                 drop(upload);
                 return unwanted(context, attempt, acks).await;
             }

@@ -189,20 +189,34 @@ fn enrol(
             if !WildMatch::new(&names).matches(name) {
                 return Ok(Err(EnrolRefusal::Name));
             }
-            let taken = connection
-                .query_row("SELECT 1 FROM agents WHERE name = ?1 AND removed_millis IS NULL", [name], |_| {
-                    Ok(())
-                })
+            let named: Option<(i64, bool)> = connection
+                .query_row(
+                    "SELECT id, EXISTS (SELECT 1 FROM certificates c WHERE c.agent = a.id AND c.key_sha256 = ?2)
+                     FROM agents a WHERE name = ?1 AND removed_millis IS NULL",
+                    params![name, certificate.key],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
                 .optional()?;
-            if taken.is_some() {
-                return Ok(Err(EnrolRefusal::NameTaken));
-            }
+            let agent = match named {
+                Some((_, false)) => return Ok(Err(EnrolRefusal::NameTaken)),
+                // It has the agent's key: its certificate has ended.
+                Some((agent, true)) => {
+                    connection.execute(
+                        "UPDATE agents SET labels = json_patch(labels, ?2) WHERE id = ?1",
+                        params![agent, labels_column(&labels)?],
+                    )?;
+                    agent
+                }
+                None => {
+                    connection.execute(
+                        "INSERT INTO agents (name, identity, instance, epoch, labels) VALUES (?1, ?2, '', 0, ?3)",
+                        params![name, ENROLLED, labels_column(&labels)?],
+                    )?;
+                    connection.last_insert_rowid()
+                }
+            };
             connection.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1", [token.0])?;
-            connection.execute(
-                "INSERT INTO agents (name, identity, instance, epoch, labels) VALUES (?1, ?2, '', 0, ?3)",
-                params![name, ENROLLED, labels_column(&labels)?],
-            )?;
-            connection.last_insert_rowid()
+            agent
         }
     };
     add_certificate(connection, AgentId(agent.unsigned_abs()), certificate, Some(*token))?;
