@@ -57,6 +57,8 @@ pub(crate) struct EmbeddedConfig {
 }
 
 #[cfg(feature = "embedded")]
+pub(crate) mod fleet;
+#[cfg(feature = "embedded")]
 pub(crate) mod part;
 #[cfg(feature = "embedded")]
 pub(crate) use with::Embedded;

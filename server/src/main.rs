@@ -1,7 +1,7 @@
 //! The `piecework-server` program: options, logging, start, signals, stop.
 
 use clap::Parser as _;
-use piecework_server::{Server, config::Options, telemetry};
+use piecework_server::{Server, config::Options, open_files, telemetry};
 use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -16,6 +16,7 @@ const EXIT_HURRIED: i32 = 130;
 async fn main() -> ExitCode {
     let options = Options::parse();
     telemetry::start();
+    open_files::raise();
     let (mut signals, mut server) = match start(options).await {
         Ok(started) => started,
         Err(error) => {

@@ -294,10 +294,12 @@ struct Paced {
 }
 
 impl Paced {
-    /// Counts a commit; the earliest time of the next one, if it has to wait.
+    /// Counts a commit; the earliest time of the next one, if it has to wait. That is never more than one period away: who did
+    /// not wait, as it does not while a slot could be idle, does not make up for it later.
     fn next(&mut self, now: Instant) -> Option<Instant> {
         let every = Duration::from_millis(COMMIT_EVERY_MILLIS);
         let even = self.even.map_or(now, |even| even.max(now)) + every;
+        let even = even.min(now + every * (COMMITS_AT_ONCE + 1));
         self.even = Some(even);
         even.checked_sub(every * COMMITS_AT_ONCE).filter(|next| *next > now)
     }

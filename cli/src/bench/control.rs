@@ -5,7 +5,7 @@ use super::{
     place::Place,
     project::{Expected, Work, result},
 };
-use crate::output::bench::BenchRow;
+use crate::{client::Client, output::bench::BenchRow};
 
 const TASKS_DEFAULT: u32 = 100_000;
 
@@ -16,25 +16,37 @@ const TASKS_PER_SEC_MIN: f64 = 20_000.0;
 
 pub(super) async fn measure(place: &Place<'_>) -> Result<Vec<BenchRow>, BenchError> {
     let tasks = place.tasks(TASKS_DEFAULT);
-    let print = format!("bytes={OUTPUT_BYTES}");
-    let work = |tasks| Work::range("none", &["scripted", &print], tasks);
     let coordinator = place.coordinator("control").await?;
     place.scripted_agent(&coordinator).await?;
     let client = &coordinator.client;
     work(place.options.slots).run(client, place.options.slots).await?;
 
-    let measured = work(tasks);
     let mut figures = Vec::new();
     for _ in 0..place.options.rounds {
-        let ran = measured.run(client, tasks).await?;
-        let output: Vec<u8> = (b'a'..=b'z').cycle().take(OUTPUT_BYTES).collect();
-        let mut expected = Expected::new(std::iter::repeat_n(output, tasks as usize));
-        result(client, ran.project, |bytes| expected.take(bytes)).await?;
-        expected.end()?;
-        let figure = f64::from(tasks) / ran.last.as_secs_f64();
+        let figure = rate(client, tasks).await?;
         place.say(&format!("  {figure:.0} tasks/s"));
         figures.push(figure);
     }
     let what = format!("{tasks} tasks that end at once, {OUTPUT_BYTES} bytes of output each");
     Ok(vec![BenchRow::new("control", what, "tasks/s", figures).at_least(TASKS_PER_SEC_MIN)])
+}
+
+/// Tasks that end at once, on the scripted runtime.
+pub(super) fn work(tasks: u32) -> Work {
+    Work::range("none", &["scripted", &format!("bytes={OUTPUT_BYTES}")], tasks)
+}
+
+/// Runs so many of them, and returns how many there were each second.
+pub(super) async fn rate(client: &Client, tasks: u32) -> Result<f64, BenchError> {
+    let ran = work(tasks).run(client, tasks).await?;
+    compare(client, ran.project, tasks).await?;
+    Ok(f64::from(tasks) / ran.last.as_secs_f64())
+}
+
+/// Compares the result of so many of them with what it must be.
+pub(super) async fn compare(client: &Client, project: u64, tasks: u32) -> Result<(), BenchError> {
+    let output: Vec<u8> = (b'a'..=b'z').cycle().take(OUTPUT_BYTES).collect();
+    let mut expected = Expected::new(std::iter::repeat_n(output, tasks as usize));
+    result(client, project, |bytes| expected.take(bytes)).await?;
+    expected.end()
 }

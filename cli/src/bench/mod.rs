@@ -1,9 +1,12 @@
 //! What `piecework bench` measures, and the way there: a place with everything that the measurements need, one after the
 //! other in it, and nothing left of it at the end, however it comes.
 
+mod behind;
 mod control;
+mod cpu;
 mod docker;
 mod error;
+mod fleet;
 mod fresh;
 mod host;
 mod latency;
@@ -15,6 +18,7 @@ mod project;
 mod queens;
 mod spawn;
 mod submit;
+mod tls;
 
 use crate::{
     context::Context,
@@ -35,6 +39,8 @@ pub(crate) const ROUNDS_DEFAULT: u32 = 3;
 pub(crate) const SLOTS_DEFAULT: u32 = 2;
 pub(crate) const OUTPUT_MIB_DEFAULT: u32 = 1024;
 pub(crate) const BOARD_DEFAULT: u32 = 15;
+pub(crate) const AGENTS_DEFAULT: u32 = 1000;
+pub(crate) const IDLE_SECS_DEFAULT: u32 = 30;
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,6 +59,12 @@ pub(crate) enum Name {
     Output,
     /// Tasks that compute, against the bare solver.
     Queens,
+    /// Coordinator and agent over TCP with TLS, against the Unix socket.
+    Tls,
+    /// A small project behind a large one.
+    Behind,
+    /// One coordinator with very many agents, against one agent.
+    Fleet,
 }
 
 /// What is to be measured, and how.
@@ -65,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) slots: u32,
     pub(crate) output_mib: u32,
     pub(crate) board: u32,
+    pub(crate) agents: u32,
+    pub(crate) idle_secs: u32,
     pub(crate) runtime: RuntimeArg,
     pub(crate) dir: PathBuf,
 }
@@ -77,7 +91,7 @@ impl Name {
     /// What it can't do without.
     const fn needs(self) -> Needs {
         match self {
-            Self::Control | Self::Submit => Needs::Nothing,
+            Self::Control | Self::Submit | Self::Tls | Self::Behind | Self::Fleet => Needs::Nothing,
             Self::Spawn | Self::Output | Self::Queens => Needs::Programs,
             Self::Latency | Self::Fresh => Needs::Docker,
         }
@@ -92,6 +106,9 @@ impl Name {
             Self::Fresh => Box::pin(fresh::measure(place)).await,
             Self::Output => Box::pin(output::measure(place)).await,
             Self::Queens => Box::pin(queens::measure(place)).await,
+            Self::Tls => Box::pin(tls::measure(place)).await,
+            Self::Behind => Box::pin(behind::measure(place)).await,
+            Self::Fleet => Box::pin(fleet::measure(place)).await,
         }
     }
 }

@@ -1,12 +1,19 @@
-//! The coordinator and the agent that are measured: each a process of its own, made of this program, on a data directory of
+//! The coordinator and the agents that are measured: each a process of its own, made of this program, on a data directory of
 //! its own. They live until their stdin ends.
 
 use super::error::BenchError;
-use crate::{client::Client, context::Context, embedded::part::PartRuntime, output::human};
+use crate::{
+    client::{Client, ClientError, Target},
+    context::Context,
+    embedded::part::PartRuntime,
+    output::human,
+};
 use piecework_proto::{address::Address, v1};
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -17,13 +24,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long a start and a stop may take, in seconds.
+/// How long a start and a stop may take, in seconds; that of a fleet for each hundred agents.
 const START_SECS_MAX: u64 = 30;
 const STOP_SECS_MAX: u64 = 60;
 
 /// How often it is looked whether something has come or gone.
 const POLL: Duration = Duration::from_millis(20);
 const LIFE_POLL: Duration = Duration::from_millis(500);
+
+/// The client's token of a bench, for people.
+const TOKEN_NAME: &str = "bench";
 
 /// How long a coordinator that went away is waited for: it won't come back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,9 +58,57 @@ struct Part {
 /// A coordinator that answers.
 #[derive(Debug)]
 pub(super) struct Coordinator {
+    /// Over the socket.
     pub(super) client: Client,
     pub(super) pid: u32,
     data: PathBuf,
+}
+
+/// Where a coordinator listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On its Unix socket alone.
+    Socket,
+    /// On TCP, with TLS, too.
+    Tls,
+}
+
+/// The agents of one process.
+#[derive(Clone, Debug)]
+pub(super) struct Fleet {
+    /// Where their data directories are.
+    pub(super) data: PathBuf,
+    pub(super) agents: u32,
+    /// Of each of them.
+    pub(super) slots: u32,
+}
+
+impl Coordinator {
+    /// Connects to it over TCP, as a client of another host would.
+    pub(super) async fn client_over_tls(&self, context: &Context) -> Result<Client, BenchError> {
+        let request = v1::CreateClientTokenRequest { name: TOKEN_NAME.into(), life_millis: 0 };
+        let made = self.client.create_client_token(request).await?;
+        let address = made.address.parse().map_err(|_| ClientError::BadAnswer("its address is none"))?;
+        let token = made.token.parse().map_err(|_| ClientError::BadAnswer("its token is none"))?;
+        let client = context.connect_to(Target { address, token: Some(token) }).await?;
+        Ok(client.with_patience(PATIENCE))
+    }
+
+    /// What so many agents need to join it over TCP: its address, and a file with a token.
+    async fn invite(&self, agents: u32) -> Result<(String, PathBuf), BenchError> {
+        let request = v1::CreateJoinTokenRequest { uses: agents, ..v1::CreateJoinTokenRequest::default() };
+        let made = self.client.create_join_token(request).await?;
+        let path = self.data.with_extension("join");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(made.token.as_bytes())).map_err(BenchError::file(&path))?;
+        Ok((made.address, path))
+    }
+
+    /// How many agents it has as ready.
+    async fn ready(&self) -> Option<usize> {
+        let agents = self.client.agents().await.ok()?;
+        Some(agents.iter().filter(|agent| agent.state() == v1::AgentState::Ready).count())
+    }
 }
 
 impl Parts {
@@ -59,13 +117,17 @@ impl Parts {
         &self,
         context: &Context,
         data: PathBuf,
+        way: Way,
     ) -> Result<Coordinator, BenchError> {
         fs::create_dir(&data).map_err(BenchError::file(&data))?;
-        let args = [OsStr::new("--data"), data.as_os_str(), OsStr::new("coordinator")];
+        let mut args = vec![OsStr::new("--data"), data.as_os_str(), OsStr::new("coordinator")];
+        if way == Way::Tls {
+            args.push(OsStr::new("--listen"));
+        }
         let pid = self.spawn("coordinator", &args, data.with_extension("coordinator.log")).await?;
         let socket = data.join("piecework.sock");
         let client = self
-            .until("the coordinator's start", async || {
+            .until("the coordinator's start", START_SECS_MAX, async || {
                 // A failed try is told by the process that ends.
                 context.connect_to(Address::Socket(socket.clone()).into()).await.ok()
             })
@@ -79,16 +141,20 @@ impl Parts {
         coordinator: &Coordinator,
         slots: u32,
         runtime: PartRuntime,
+        way: Way,
     ) -> Result<u32, BenchError> {
         let data = coordinator.data.join("agent");
-        let address = coordinator.client.address().to_string();
+        let (address, join) = match way {
+            Way::Socket => (coordinator.client.address().to_string(), None),
+            Way::Tls => coordinator.invite(1).await.map(|(address, join)| (address, Some(join)))?,
+        };
         let slots = slots.to_string();
         let runtime = match runtime {
             PartRuntime::Docker => "docker",
             PartRuntime::Process => "process",
             PartRuntime::Scripted => "scripted",
         };
-        let args = [
+        let mut args = vec![
             OsStr::new("--data"),
             data.as_os_str(),
             OsStr::new("--server"),
@@ -99,13 +165,42 @@ impl Parts {
             OsStr::new("--runtime"),
             OsStr::new(runtime),
         ];
+        if let Some(join) = &join {
+            args.extend([OsStr::new("--join-file"), join.as_os_str()]);
+        }
         let pid = self.spawn("agent", &args, coordinator.data.with_extension("agent.log")).await?;
-        let is_ready = |agents: Vec<v1::Agent>| {
-            agents.iter().any(|agent| agent.state() == v1::AgentState::Ready).then_some(())
-        };
-        self.until("the agent's start", async || coordinator.client.agents().await.ok().and_then(is_ready))
-            .await?;
+        self.until("the agent's start", START_SECS_MAX, async || {
+            coordinator.ready().await.filter(|ready| *ready > 0)
+        })
+        .await?;
         Ok(pid)
+    }
+
+    /// Starts many agents in one process, which run no tasks but say that they did, and returns when the coordinator has all of
+    /// them as ready. Those that have joined it earlier, on the same data directory, come back.
+    pub(super) async fn fleet(&self, coordinator: &Coordinator, fleet: &Fleet) -> Result<(), BenchError> {
+        let (address, join) = coordinator.invite(fleet.agents).await?;
+        let (agents, slots) = (fleet.agents.to_string(), fleet.slots.to_string());
+        let args = [
+            OsStr::new("--data"),
+            fleet.data.as_os_str(),
+            OsStr::new("--server"),
+            OsStr::new(&address),
+            OsStr::new("fleet"),
+            OsStr::new("--agents"),
+            OsStr::new(&agents),
+            OsStr::new("--slots"),
+            OsStr::new(&slots),
+            OsStr::new("--join-file"),
+            join.as_os_str(),
+        ];
+        self.spawn("fleet", &args, coordinator.data.with_extension("fleet.log")).await?;
+        let secs = START_SECS_MAX * u64::from(fleet.agents.div_ceil(100));
+        self.until("the fleet's start", secs, async || {
+            coordinator.ready().await.filter(|ready| *ready >= fleet.agents as usize)
+        })
+        .await?;
+        Ok(())
     }
 
     async fn spawn(&self, what: &'static str, args: &[&OsStr], log: PathBuf) -> Result<u32, BenchError> {
@@ -126,14 +221,19 @@ impl Parts {
     }
 
     /// Asks again and again until there is an answer. A process that ends meanwhile is told by [`Parts::failed`].
-    async fn until<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T, BenchError> {
-        let deadline = Instant::now() + Duration::from_secs(START_SECS_MAX);
+    async fn until<T>(
+        &self,
+        what: &str,
+        secs: u64,
+        mut ask: impl AsyncFnMut() -> Option<T>,
+    ) -> Result<T, BenchError> {
+        let deadline = Instant::now() + Duration::from_secs(secs);
         loop {
             if let Some(answer) = ask().await {
                 return Ok(answer);
             }
             if Instant::now() >= deadline {
-                return Err(BenchError::TooLong { what: what.to_owned(), secs: START_SECS_MAX });
+                return Err(BenchError::TooLong { what: what.to_owned(), secs });
             }
             sleep(POLL).await;
         }
@@ -154,19 +254,24 @@ impl Parts {
         }
     }
 
-    /// Stops all of them, the agent first.
+    /// Stops all of them, the agents first.
     pub(super) async fn stop(&self) {
+        while self.stop_newest().await {}
+    }
+
+    /// Stops the one that was started last; says whether there was one.
+    pub(super) async fn stop_newest(&self) -> bool {
         let mut parts = self.0.lock().await;
-        // Each stays in the list until it has ended: nobody may wait for this any more.
-        while let Some(part) = parts.last_mut() {
-            drop(part.child.stdin.take());
-            let ended = timeout(Duration::from_secs(STOP_SECS_MAX), part.child.wait()).await;
-            if ended.is_err() {
-                // What it leaves is found by its label.
-                let _ = part.child.kill().await;
-            }
-            parts.pop();
+        // It stays in the list until it has ended: nobody may wait for this any more.
+        let Some(part) = parts.last_mut() else { return false };
+        drop(part.child.stdin.take());
+        let ended = timeout(Duration::from_secs(STOP_SECS_MAX), part.child.wait()).await;
+        if ended.is_err() {
+            // What it leaves is found by its label.
+            let _ = part.child.kill().await;
         }
+        parts.pop();
+        true
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     docker::Docker,
     error::BenchError,
     host,
-    parts::{Coordinator, Parts},
+    parts::{Coordinator, Parts, Way},
 };
 use crate::{
     commands::new::QUEENS,
@@ -23,7 +23,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How the temporary directory, and with it the image, is called.
-const PREFIX: &str = "piecework-bench-";
+pub(super) const PREFIX: &str = "piecework-bench-";
 
 /// After how long an agent with two slots has workers waiting again: creating one takes about a fifth of that.
 pub(super) const SPARES_PAUSE: Duration = Duration::from_millis(1500);
@@ -134,17 +134,31 @@ impl<'a> Place<'a> {
 
     /// Starts a coordinator on a new data directory of this name.
     pub(super) async fn coordinator(&self, name: &str) -> Result<Coordinator, BenchError> {
-        self.parts.coordinator(self.context, self.path(name)).await
+        self.parts.coordinator(self.context, self.path(name), Way::Socket).await
+    }
+
+    /// Starts one that listens on TCP, too.
+    pub(super) async fn coordinator_on_tcp(&self, name: &str) -> Result<Coordinator, BenchError> {
+        self.parts.coordinator(self.context, self.path(name), Way::Tls).await
     }
 
     /// Starts an agent that runs tasks as it was asked for.
     pub(super) async fn agent(&self, coordinator: &Coordinator) -> Result<u32, BenchError> {
-        self.parts.agent(coordinator, self.options.slots, self.runtime()).await
+        self.parts.agent(coordinator, self.options.slots, self.runtime(), Way::Socket).await
     }
 
     /// Starts an agent that runs no tasks, but says that it did.
     pub(super) async fn scripted_agent(&self, coordinator: &Coordinator) -> Result<u32, BenchError> {
-        self.parts.agent(coordinator, self.options.slots, PartRuntime::Scripted).await
+        self.scripted_agent_over(coordinator, Way::Socket).await
+    }
+
+    /// The same, by this way.
+    pub(super) async fn scripted_agent_over(
+        &self,
+        coordinator: &Coordinator,
+        way: Way,
+    ) -> Result<u32, BenchError> {
+        self.parts.agent(coordinator, self.options.slots, PartRuntime::Scripted, way).await
     }
 
     /// What tasks run in.

@@ -1,7 +1,10 @@
 //! `piecework bench`
 
 use crate::{
-    bench::{self, BOARD_DEFAULT, Name, OUTPUT_MIB_DEFAULT, Options, ROUNDS_DEFAULT, SLOTS_DEFAULT},
+    bench::{
+        self, AGENTS_DEFAULT, BOARD_DEFAULT, IDLE_SECS_DEFAULT, Name, OUTPUT_MIB_DEFAULT, Options,
+        ROUNDS_DEFAULT, SLOTS_DEFAULT,
+    },
     context::Context,
     embedded::RuntimeArg,
     error::CliError,
@@ -36,6 +39,12 @@ pub(crate) struct Args {
     /// The board of `queens`.
     #[arg(long, value_name = "N", default_value_t = BOARD_DEFAULT, value_parser = value_parser!(u32).range(4..=20))]
     board: u32,
+    /// How many agents `fleet` has.
+    #[arg(long, value_name = "NUMBER", default_value_t = AGENTS_DEFAULT, value_parser = value_parser!(u32).range(1..=5000))]
+    agents: u32,
+    /// How long `fleet` looks at agents that have nothing to do, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = IDLE_SECS_DEFAULT, value_parser = value_parser!(u32).range(1..=3600))]
+    idle_secs: u32,
     /// What tasks run in.
     #[arg(long, value_name = "RUNTIME", default_value = "auto")]
     runtime: RuntimeArg,
@@ -45,8 +54,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
-    let Args { names, rounds, tasks, slots, output_mib, board, runtime, dir } = args;
-    let options = Options { names, rounds, tasks, slots, output_mib, board, runtime, dir };
+    let Args { names, rounds, tasks, slots, output_mib, board, agents, idle_secs, runtime, dir } = args;
+    let options = Options { names, rounds, tasks, slots, output_mib, board, agents, idle_secs, runtime, dir };
     let report = Box::pin(bench::run(context, options)).await?;
     if context.is_json() {
         context.screen.json(&report).await?;

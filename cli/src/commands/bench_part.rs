@@ -2,11 +2,17 @@
 
 use crate::{
     context::Context,
-    embedded::part::{self, PartRuntime},
+    embedded::{
+        fleet,
+        part::{self, PartRuntime},
+    },
     error::CliError,
+    exit_code,
 };
+use piecework_proto::{address::Address, token::Token};
+use std::{fs, path::PathBuf};
 
-/// Run the coordinator or the agent of a measurement, until stdin ends.
+/// Run the coordinator or the agents of a measurement, until stdin ends.
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub(crate) struct Args {
@@ -17,7 +23,11 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Part {
     /// The coordinator, on the data directory of `--data`.
-    Coordinator,
+    Coordinator {
+        /// Listens on TCP, too: on a free port of this machine alone.
+        #[arg(long)]
+        listen: bool,
+    },
     /// The agent, on the data directory of `--data`, for the coordinator of `--server`.
     Agent {
         /// How many tasks run at a time.
@@ -26,14 +36,46 @@ enum Part {
         /// What tasks run in.
         #[arg(long)]
         runtime: PartRuntime,
+        /// A file with a token to join with.
+        #[arg(long)]
+        join_file: Option<PathBuf>,
+    },
+    /// Many agents, each on a directory of its own below `--data`, for the coordinator of `--server`. Their tasks end as their
+    /// command says.
+    Fleet {
+        /// How many.
+        #[arg(long)]
+        agents: u32,
+        /// How many tasks each of them runs at a time.
+        #[arg(long)]
+        slots: u32,
+        /// A file with a token to join with.
+        #[arg(long)]
+        join_file: PathBuf,
     },
 }
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     match args.part {
-        Part::Coordinator => part::coordinator(context, context.data()?).await,
-        Part::Agent { slots, runtime } => {
-            part::agent(context, context.data()?, context.target()?.address, slots, runtime).await
+        Part::Coordinator { listen } => part::coordinator(context, context.data()?, listen).await,
+        Part::Agent { slots, runtime, join_file } => {
+            let join = join_file.map(token_in).transpose()?;
+            part::agent(context, context.data()?, server(context)?, join, slots, runtime).await
+        }
+        Part::Fleet { agents, slots, join_file } => {
+            let join = token_in(join_file)?;
+            fleet::run(context, context.data()?, server(context)?, join, agents, slots).await
         }
     }
+}
+
+fn server(context: &Context) -> Result<Address, CliError> {
+    let missing = || CliError::new(exit_code::BAD_INPUT, "agents need --server");
+    context.server().cloned().ok_or_else(missing)
+}
+
+fn token_in(path: PathBuf) -> Result<Token, CliError> {
+    let text = fs::read_to_string(&path).map_err(|error| CliError::file("read", &path, &error))?;
+    let none = |error| CliError::new(exit_code::BAD_INPUT, "there is no usable token").cause(error);
+    text.parse().map_err(none)
 }

@@ -4,9 +4,9 @@
 use super::with::{log_to_stderr, not_started};
 use crate::{context::Context, error::CliError, exit_code};
 use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
-use piecework_proto::address::Address;
-use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, Server, ServerConfig};
-use std::{collections::BTreeMap, path::PathBuf};
+use piecework_proto::{address::Address, token::Token};
+use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, Server, ServerConfig, open_files};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 use tokio::io::AsyncReadExt;
 
 /// What tasks run in.
@@ -21,14 +21,15 @@ pub(crate) enum PartRuntime {
 }
 
 /// Runs a coordinator on a data directory until stdin ends.
-pub(crate) async fn coordinator(context: &Context, data: PathBuf) -> Result<(), CliError> {
+pub(crate) async fn coordinator(context: &Context, data: PathBuf, listen: bool) -> Result<(), CliError> {
     log_to_stderr(context, "warn");
+    open_files::raise();
     let config = ServerConfig {
         data,
         socket: None,
         lease: LEASE_DEFAULT,
         crashes_max: CRASHES_MAX_DEFAULT,
-        listen: None,
+        listen: listen.then(|| ListenConfig::new((Ipv4Addr::LOCALHOST, 0).into())),
     };
     let mut server = Server::start(config).await.map_err(|error| not_started("the coordinator", &error))?;
     let failed = tokio::select! {
@@ -44,6 +45,7 @@ pub(crate) async fn agent(
     context: &Context,
     data: PathBuf,
     server: Address,
+    join: Option<Token>,
     slots: u32,
     runtime: PartRuntime,
 ) -> Result<(), CliError> {
@@ -51,7 +53,7 @@ pub(crate) async fn agent(
     let config = AgentConfig {
         data,
         server,
-        join: None,
+        join,
         name: Some("bench".into()),
         slots: Some(slots),
         cpus_milli: None,
@@ -72,12 +74,12 @@ pub(crate) async fn agent(
     failed.map_or(Ok(()), Err)
 }
 
-async fn stdin_ended() {
+pub(super) async fn stdin_ended() {
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 64];
     while let Ok(1..) = stdin.read(&mut ignored).await {}
 }
 
-fn failed(what: &str, why: impl ToString) -> CliError {
+pub(super) fn failed(what: &str, why: impl ToString) -> CliError {
     CliError::new(exit_code::LOCAL_FAILURE, format!("{what} failed")).cause(why)
 }

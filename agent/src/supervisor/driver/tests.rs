@@ -280,3 +280,14 @@ async fn it_ends_once_the_core_has_stopped() {
     let driven = tokio::time::timeout(WAIT, bench.driver).await.expect("in time").expect("no panic");
     assert!(driven.all_committed);
 }
+
+#[test]
+fn commits_that_did_not_wait_make_no_later_one_wait_longer() {
+    let every = Duration::from_millis(COMMIT_EVERY_MILLIS);
+    let mut paced = Paced::default();
+    let now = Instant::now();
+    let latest = (0..1000).filter_map(|_| paced.next(now)).max();
+    assert_eq!(latest, Some(now + every));
+    // Those that wait come one each period.
+    assert_eq!(paced.next(now + every), Some(now + every * 2));
+}
