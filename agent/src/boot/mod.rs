@@ -252,7 +252,9 @@ impl Agent {
         // The engine takes its time for it, which nobody has to wait for.
         let sweeping = {
             let runtime = runtime.clone();
-            async move { drop(remove(&*runtime, left_over).await) }
+            async move {
+                remove(&*runtime, left_over).await;
+            }
         };
         let mut tasks = vec![spawn(followers.run()), spawn(readiness.watch()), spawn(sweeping)];
         tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));

@@ -112,6 +112,7 @@ mod tests {
             end: at(end),
             running: 1,
             losses_max,
+            given_up: None,
             recovery: None,
         });
         let account = Account::new(&starts, faults.as_slice());

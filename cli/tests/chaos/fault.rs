@@ -23,6 +23,10 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long it may take until half of all slots are taken; after that, less is enough.
 const BUSY_MAX: Duration = Duration::from_secs(3);
 
+/// How often the coordinator is asked what it has given up, and how much later than a lease that may be.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const GIVE_UP_MAX: Duration = Duration::from_millis(1500);
+
 /// Within what a lease is exceeded for certain, and within what it is not.
 const LONGER: Duration = Duration::from_millis(1500);
 const SHORTER: Duration = Duration::from_millis(2000);
@@ -120,8 +124,7 @@ impl Kind {
     /// How many attempts it may lose at the most, of those that are on its host while it lasts.
     const fn losses_max(self) -> usize {
         match self {
-            Self::AgentStopped
-            | Self::AgentPausedLong
+            Self::AgentPausedLong
             | Self::EngineRestarted
             | Self::HostLost
             | Self::LinkCutLong
@@ -161,15 +164,22 @@ pub(crate) struct Fault {
     pub(crate) running: usize,
     /// How many it may have lost.
     pub(crate) losses_max: usize,
+    /// How long after its begin the coordinator had given up what ran there, if it was to.
+    pub(crate) given_up: Option<Duration>,
     /// How long it took after its cause was gone, until what it had hit was of use again.
     pub(crate) recovery: Option<Duration>,
 }
 
 impl Fault {
-    /// It took longer than promised.
-    pub(crate) fn too_slow(&self) -> Option<String> {
-        let (took, max) = (self.recovery?, self.kind.recovery_max()?);
-        (took > max).then(|| format!("{:?}: well again after {took:?}, promised are {max:?}", self.kind))
+    /// What took longer than promised.
+    pub(crate) fn too_slow(&self) -> Vec<String> {
+        let kind = self.kind;
+        let recovery = self.recovery.zip(kind.recovery_max()).filter(|(took, max)| took > max);
+        let recovery =
+            recovery.map(|(took, max)| format!("{kind:?}: well again after {took:?}, not {max:?}"));
+        let given_up = self.given_up.filter(|took| *took > LEASE + GIVE_UP_MAX);
+        let given_up = given_up.map(|took| format!("{kind:?}: its attempts were given up after {took:?}"));
+        recovery.into_iter().chain(given_up).collect()
     }
 }
 
@@ -189,12 +199,13 @@ pub(crate) fn strike(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Faul
         end: Instant::now(),
         running: hit,
         losses_max: kind.losses_max(),
+        given_up: None,
         recovery: None,
     };
-    fault.recovery = match host {
-        None => strike_server(kind, fleet, chance),
-        Some(host) => strike_host(kind, fleet, host, chance),
-    };
+    match host {
+        None => fault.recovery = strike_server(kind, fleet, chance),
+        Some(host) => strike_host(&mut fault, fleet, host, chance),
+    }
     fault
 }
 
@@ -234,24 +245,25 @@ fn strike_server(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Option<D
     Some(since.elapsed())
 }
 
-fn strike_host(kind: Kind, fleet: &mut Fleet, number: usize, chance: &mut StdRng) -> Option<Duration> {
+fn strike_host(fault: &mut Fault, fleet: &mut Fleet, number: usize, chance: &mut StdRng) {
+    let kind = fault.kind;
     let access = fleet.access.clone();
     let host = &mut fleet.hosts[number];
     match kind {
         Kind::AgentKilled => {
-            host.agent.take()?.kill();
+            host.kill_agent();
             thread::sleep(some(0, 1500, chance));
             host.start_agent(&access);
         }
         Kind::AgentStopped => {
-            let ended = host.agent.take()?.terminate(WAIT_MAX);
+            let ended = host.agent.take().and_then(|agent| agent.terminate(WAIT_MAX));
             assert!(ended.is_some_and(|status| status.success()), "an agent did not stop well: {ended:?}");
             host.start_agent(&access);
         }
         Kind::AgentPaused | Kind::AgentPausedLong => {
             host.agent().signal(Signal::SIGSTOP);
-            thread::sleep(if kind == Kind::AgentPaused { LEASE - SHORTER } else { LEASE + LONGER });
-            host.agent().signal(Signal::SIGCONT);
+            last(fault, fleet);
+            fleet.hosts[number].agent().signal(Signal::SIGCONT);
         }
         Kind::AgentDiskFull => {
             host.disk.fill();
@@ -278,34 +290,46 @@ fn strike_host(kind: Kind, fleet: &mut Fleet, number: usize, chance: &mut StdRng
         | Kind::LinkDeaf
         | Kind::LinkSlow
         | Kind::LinkReset => {
-            let (ill, time) = ill(kind);
+            let ill = match kind {
+                Kind::LinkMute => Ill::Mute,
+                Kind::LinkDeaf => Ill::Deaf,
+                Kind::LinkSlow => Ill::Slow,
+                Kind::LinkReset => Ill::Reset,
+                _ => Ill::Cut,
+            };
             host.cable.harm(ill);
-            thread::sleep(time);
-            host.cable.heal(ill);
+            last(fault, fleet);
+            fleet.hosts[number].cable.heal(ill);
         }
-        _ => {
-            host.agent.take()?.kill();
+        Kind::HostLost => {
+            host.kill_agent();
             host.engine.lose();
-            thread::sleep(LEASE + LONGER);
+            last(fault, fleet);
+            let host = &mut fleet.hosts[number];
             host.start_engine();
             host.start_agent(&access);
         }
+        _ => unreachable!("{kind:?} does not hit a host"),
     }
     let since = Instant::now();
-    wait(WAIT_MAX, || fleet.agent_state(number) == "ready")?;
-    Some(since.elapsed())
+    fault.recovery = wait(WAIT_MAX, || fleet.agent_state(number) == "ready").map(|_| since.elapsed());
 }
 
-/// What a fault of the link is, and how long it lasts.
-fn ill(kind: Kind) -> (Ill, Duration) {
-    match kind {
-        Kind::LinkCut => (Ill::Cut, LEASE - SHORTER),
-        Kind::LinkMute => (Ill::Mute, LEASE + LONGER),
-        Kind::LinkDeaf => (Ill::Deaf, LEASE + LONGER),
-        Kind::LinkSlow => (Ill::Slow, LEASE + LONGER),
-        Kind::LinkReset => (Ill::Reset, LEASE / 5),
-        _ => (Ill::Cut, LEASE + LONGER),
+/// Waits for as long as a fault lasts. If it outlives the lease, sees when the coordinator gives up what its host holds.
+fn last(fault: &mut Fault, fleet: &Fleet) {
+    let until = Instant::now()
+        + match fault.kind {
+            Kind::LinkReset => LEASE / 4,
+            Kind::AgentPaused | Kind::LinkCut => LEASE - SHORTER,
+            _ => LEASE + LONGER,
+        };
+    let loses = fault.kind.is_silence() || fault.kind == Kind::HostLost;
+    while loses && fault.given_up.is_none() && Instant::now() < until {
+        let held = fault.host.and_then(|host| fleet.held(host));
+        fault.given_up = held.filter(|held| *held == 0).map(|_| fault.begin.elapsed());
+        thread::sleep(LOOK_EVERY);
     }
+    thread::sleep(until.saturating_duration_since(Instant::now()));
 }
 
 /// A container in which a task runs, and its first process.

@@ -123,6 +123,11 @@ impl Host {
         self.engine.containers(&format!("piecework.agent={}", id.get(..8).expect("eight digits")))
     }
 
+    /// `kill -9` of its agent.
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent.take().expect("a running agent").kill();
+    }
+
     pub(crate) fn agent(&self) -> &Program {
         self.agent.as_ref().expect("a running agent")
     }
@@ -214,11 +219,20 @@ impl Fleet {
     }
 
     /// What the coordinator says of a host's agent.
+    fn agent(&self, host: usize) -> Option<serde_json::Value> {
+        let agents = self.list(&["agents"], "agents")?;
+        agents.into_iter().find(|agent| agent["name"] == *Host::name_of(host))
+    }
+
+    /// The state of a host's agent, as the coordinator says.
     pub(crate) fn agent_state(&self, host: usize) -> String {
-        let agents = self.list(&["agents"], "agents").unwrap_or_default();
-        let name = Host::name_of(host);
-        let agent = agents.iter().find(|agent| agent["name"] == *name);
-        agent.and_then(|agent| agent["state"].as_str()).unwrap_or("unknown").to_owned()
+        let agent = self.agent(host);
+        agent.and_then(|agent| Some(agent["state"].as_str()?.to_owned())).unwrap_or_default()
+    }
+
+    /// How many attempts a host's agent holds, as the coordinator says.
+    pub(crate) fn held(&self, host: usize) -> Option<u64> {
+        self.agent(host)?["held"].as_u64()
     }
 
     /// Waits until something holds, and says how long that took.

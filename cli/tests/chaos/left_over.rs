@@ -66,6 +66,13 @@ pub(crate) fn check(fleet: &mut Fleet, before: &[u64], report: &mut Report) -> V
             wrong.push(format!("{}: files of workers are left: {workers:?}", host.name()));
         }
     }
+    // Objects are written beside their place, under a name with this sign, and moved there.
+    let is_staged =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains('#'));
+    let staged: Vec<_> = below(&fleet.data()).into_iter().filter(is_staged).collect();
+    if !staged.is_empty() {
+        wrong.push(format!("the coordinator has left {staged:?}"));
+    }
     let ended = fleet.server.take().and_then(|server| server.terminate(STOP_MAX));
     if !ended.is_some_and(|status| status.success()) {
         wrong.push(format!("the coordinator did not stop well: {ended:?}"));
@@ -80,6 +87,13 @@ pub(crate) fn check(fleet: &mut Fleet, before: &[u64], report: &mut Report) -> V
 fn unsettled(host: &Host) -> Option<i64> {
     let outbox = rusqlite::Connection::open(host.data().join("outbox/outbox.sqlite")).ok()?;
     outbox.query_row("SELECT count(*) FROM report", [], |row| row.get(0)).ok()
+}
+
+/// All files below a directory.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let (dirs, mut all): (Vec<_>, Vec<_>) = files(dir).into_iter().partition(|path| path.is_dir());
+    all.extend(dirs.iter().flat_map(|dir| below(dir)));
+    all
 }
 
 /// What is in a directory.

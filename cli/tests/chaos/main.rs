@@ -118,20 +118,20 @@ fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec
         settle(fleet);
         faults.push(Fault { end: std::time::Instant::now(), ..fault });
     }
-    report.line(format!("faults took until {:?}", std::time::Instant::now() - faults[0].begin));
     let mut wrong = work.finish(fleet);
-    report.line(format!("work took until {:?}", std::time::Instant::now() - faults[0].begin));
     let starts = fleet.witness.starts();
     let account = Account::new(&starts, &faults);
     let charges = Charges::new(fleet, work.projects(), &starts);
     report.add(&faults, &account, &charges, &work);
     wrong.extend(account.wrong);
     wrong.extend(charges.wrong);
-    wrong.extend(faults.iter().filter_map(Fault::too_slow));
+    wrong.extend(faults.iter().flat_map(Fault::too_slow));
     if wrong.is_empty() {
         wrong.extend(left_over::check(fleet, &memory, &mut report));
     }
-    report.tell(&faults, &starts);
+    if !wrong.is_empty() {
+        report.tell(&faults, &starts);
+    }
     say(&report.text());
     wrong
 }

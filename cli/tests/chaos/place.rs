@@ -23,7 +23,7 @@ impl Place {
     /// A new one. What killed runs have left is removed before.
     pub(crate) fn new() -> Self {
         clear_former();
-        let dir = env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
+        let dir = tempfile::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
         clear(&dir);
         fs::create_dir(&dir).expect("a temporary directory");
         Self { dir }
@@ -54,7 +54,7 @@ fn is_running(number: &str) -> bool {
 }
 
 fn clear_former() {
-    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(tempfile::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.strip_prefix(PREFIX).is_some_and(|number| !is_running(number)) {
             clear(&entry.path());

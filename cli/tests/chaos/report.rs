@@ -51,7 +51,15 @@ impl Report {
         }
         let mut table = Table::new();
         table.load_style(NOTHING);
-        table.set_header(["fault", "times", "attempts hit", "reruns", "first rerun", "well again, most"]);
+        table.set_header([
+            "fault",
+            "times",
+            "attempts hit",
+            "reruns",
+            "given up",
+            "first rerun",
+            "well again, most",
+        ]);
         for (kind, numbers) in kinds {
             let reruns: Vec<_> = numbers.iter().filter_map(|number| account.reruns.get(number)).collect();
             let first = reruns.iter().filter_map(|times| times.iter().min()).max();
@@ -60,6 +68,7 @@ impl Report {
                 numbers.len().to_string(),
                 numbers.iter().map(|&number| faults[number].running).sum::<usize>().to_string(),
                 reruns.iter().map(|times| times.len()).sum::<usize>().to_string(),
+                secs(numbers.iter().filter_map(|&number| faults[number].given_up).max()),
                 secs(first.copied()),
                 secs(numbers.iter().filter_map(|&number| faults[number].recovery).max()),
             ]);

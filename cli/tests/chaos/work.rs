@@ -24,6 +24,9 @@ const OPEN_PROJECTS_MIN: usize = 4;
 /// How long all that is submitted may take to end.
 const WORK_MAX: Duration = Duration::from_secs(240);
 
+/// How long a project may take to be taken.
+const SUBMIT_MAX: Duration = Duration::from_secs(60);
+
 /// How long the file is that tasks of one kind read.
 const FILE_BYTES: usize = 300_000;
 
@@ -98,7 +101,12 @@ impl Work {
     /// Sees to it that there is enough to do.
     pub(crate) fn feed(&mut self, fleet: &Fleet) {
         loop {
-            let Some(open) = fleet.list(&["ls"], "projects") else { return };
+            let mut listed = None;
+            fleet.wait("projects are listed", SUBMIT_MAX, |fleet| {
+                listed = fleet.list(&["ls"], "projects");
+                listed.is_some()
+            });
+            let open = listed.unwrap_or_default();
             let number = |project: &Value, field: &str| project[field].as_u64().unwrap_or(0);
             let left: u64 = open
                 .iter()
@@ -107,9 +115,10 @@ impl Work {
                     number(project, "tasks").saturating_sub(ended)
                 })
                 .sum();
-            if left >= OPEN_TASKS_MIN && open.len() >= OPEN_PROJECTS_MIN || !self.submit(fleet) {
+            if left >= OPEN_TASKS_MIN && open.len() >= OPEN_PROJECTS_MIN {
                 return;
             }
+            fleet.wait("a project is taken", SUBMIT_MAX, |fleet| self.submit(fleet));
         }
     }
 

@@ -54,6 +54,6 @@ mod tests {
     #[test]
     fn it_stands_still_while_nobody_reads_it() {
         check(&[500, 60_000, 500], 2000);
-        check(&[3600_000, 3600_000], 2000);
+        check(&[3_600_000, 3_600_000], 2000);
     }
 }
