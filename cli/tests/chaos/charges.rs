@@ -15,7 +15,8 @@ const LOSSES: [&str; 3] = ["worker_lost", "engine_lost", "lease_lost"];
 #[derive(Debug, Default)]
 pub(crate) struct Charges {
     pub(crate) of_kind: BTreeMap<String, usize>,
-    /// Certain losses of attempts that nobody saw begin.
+    /// Certain losses of attempts that nobody saw begin. Some are to be expected: one may end before it can tell the
+    /// witness, and what was sent to an agent that died is not known to its next process.
     pub(crate) unbegun: Vec<String>,
     /// What could not be found out.
     pub(crate) wrong: Vec<String>,
