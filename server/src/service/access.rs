@@ -69,7 +69,7 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Puts a [`Caller`] beside each call, or refuses it.
+/// Puts who calls beside each call, or refuses it.
 #[derive(Clone)]
 pub struct AccessLayer {
     context: Context,
