@@ -1,6 +1,6 @@
 //! The ordered result is byte for byte what a sequential run prints.
 
-use crate::home::{Home, Runtime, docker, finish, text};
+use crate::home::{Home, Runtime, finish, text};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -199,8 +199,9 @@ fn cancel_ends_what_runs() {
     let id = text(&submitted.stdout).trim().to_owned();
     let processes = || -> usize {
         let containers = home.containers();
-        let tops = containers.iter().map(|id| docker(&["top", id]).lines().skip(1).count());
-        tops.sum()
+        // One may go while it is looked at.
+        let top = |id: &String| Command::new("docker").args(["top", id]).output().expect("docker");
+        containers.iter().map(|id| text(&top(id).stdout).lines().skip(1).count()).sum()
     };
     home.wait("the agent is there", || home.data().join("agent/agent-id").exists());
     // Beside each its init.

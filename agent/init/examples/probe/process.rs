@@ -1,7 +1,7 @@
 //! The task itself: what it inherits, may do, and is held to.
 
 use crate::Report;
-use std::{env, ffi::c_int, fs, io, os::unix::ffi::OsStrExt};
+use std::{env, ffi::c_int, fs, io, os::unix::ffi::OsStrExt, thread, time::Duration};
 
 /// Lines of `/proc/self/status` that are neither names, numbers nor measurements. Not the number of queued signals: the
 /// kernel counts those of a user on the whole machine.
@@ -28,6 +28,10 @@ const STATUS: [&str; 20] = [
     "Cpus_allowed",
 ];
 
+/// How often it is looked whether init is done with our birth, and how far apart.
+const BIRTH_LOOKS_MAX: u32 = 20;
+const BIRTH_LOOK_EVERY: Duration = Duration::from_millis(5);
+
 pub(crate) fn observe(report: &mut Report) {
     let mut variables: Vec<_> = env::vars_os().collect();
     variables.sort();
@@ -36,6 +40,7 @@ pub(crate) fn observe(report: &mut Report) {
     }
     let dir = env::current_dir().map_or_else(|error| error.to_string(), |dir| dir.display().to_string());
     report.add("process", b"directory", dir);
+    init_has_born_us();
     for who in ["self", "1"] {
         status(report, who);
         for file in ["limits", "oom_score_adj", "timerslack_ns", "timers", "cgroup", "cmdline", "personality"]
@@ -47,6 +52,18 @@ pub(crate) fn observe(report: &mut Report) {
     }
     descriptors(report);
     calls(report);
+}
+
+/// init raises its own readiness to be chosen while a child is born, and may be late to lower it again: the child is born first.
+fn init_has_born_us() {
+    for _ in 0..BIRTH_LOOKS_MAX {
+        let [own, inits] = ["self", "1"]
+            .map(|who| fs::read(format!("/proc/{who}/oom_score_adj")).unwrap_or_else(unreadable));
+        if own != inits {
+            return;
+        }
+        thread::sleep(BIRTH_LOOK_EVERY);
+    }
 }
 
 fn unreadable(error: io::Error) -> Vec<u8> {
