@@ -1,15 +1,19 @@
 //! A small disk: a file system in memory, which is full when it is told to be.
 
-use crate::process::{run, succeeds};
+use crate::process::{run, succeeds, wait};
 use nix::sys::statvfs::statvfs;
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// What stays free on a full one, in bytes: less than a page of anything.
 const LEFT_BYTES: u64 = 4096;
+
+/// How long it may take to fill one that is being written to.
+const FILL_MAX: Duration = Duration::from_secs(10);
 
 /// A disk; unmounted when it is dropped.
 #[derive(Debug)]
@@ -32,18 +36,24 @@ impl Disk {
 
     /// From now on nothing more can be written.
     pub(crate) fn fill(&self) {
-        let space = statvfs(&self.path).expect("the disk's figures");
-        let used = (space.blocks() - space.blocks_free()) * space.fragment_size();
-        self.resize(used + LEFT_BYTES);
+        // More may be used by the time that it is resized, which is refused then.
+        let filled = wait(FILL_MAX, || {
+            let space = statvfs(&self.path).expect("the disk's figures");
+            let used = (space.blocks() - space.blocks_free()) * space.fragment_size();
+            succeeds(&mut self.resizing(used + LEFT_BYTES))
+        });
+        assert!(filled.is_some(), "{} can't be filled", self.path.display());
     }
 
     /// There is room again.
     pub(crate) fn clear(&self) {
-        self.resize(self.bytes);
+        run(&mut self.resizing(self.bytes));
     }
 
-    fn resize(&self, bytes: u64) {
-        run(Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(&self.path));
+    fn resizing(&self, bytes: u64) -> Command {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={bytes}")]).arg(&self.path);
+        mount
     }
 }
 
