@@ -21,6 +21,7 @@ async fn programs_run_and_are_cancelled() {
     session.assign(vec![], &[(key(3), &["/bin/sleep", "1000"])]).await;
     session.cancel(key(3)).await;
     check(&session.report().await, key(3), &Outcome::Cancelled, b"", b"");
+    session.settle(&[key(1), key(2), key(3)]).await;
     agent.shutdown().await;
 }
 
@@ -34,6 +35,7 @@ async fn megabytes_go_through() {
     session.assign(specs(), &[(reassemble(), &["/bin/cat"])]).await;
     assert_eq!(session.report().await.outcome, Outcome::Exited(0));
     assert!(bench.coordinator.bulk().outputs[&(reassemble(), 1)] == input, "the bytes are the same");
+    session.settle(&[reassemble()]).await;
     agent.shutdown().await;
 }
 
@@ -88,6 +90,7 @@ async fn another_choice_goes_on_with_the_processes_that_are_left() {
     session.credits().await;
     std::fs::write(go, "").expect("writes");
     check(&session.report().await, key(1), &Outcome::Exited(0), b"once\n", b"");
+    session.settle(&[key(1)]).await;
     second.shutdown().await;
     assert_eq!(std::fs::read_to_string(starts).expect("reads"), "start\n");
 }

@@ -2,18 +2,24 @@
 //!
 //! ```text
 //!  Stop(Drain) ─▶ nothing starts; what runs may end ─▶ nothing runs, or the grace is over: what still runs is killed
-//!  Stop(Leave) ─▶ nothing starts; what runs is left to its workers                        │
-//!        └───────────────────▶ what ended is in the outbox, the rest is handed back ◀─────┘─▶ stopped
+//!        │                                                                                │
+//!        │           what ended is recorded, or time is up; the rest is handed back ◀─────┘─▶ stopped
+//!        ▼
+//!  Stop(Leave) ─▶ nothing starts; what runs is left to its workers; what ended is in the outbox ─▶ stopped
 //! ```
+//!
+//! The outbox outlives the process, and not always the lease: the host may be about to go down. So a drain waits, within its
+//! grace, also for uploads and for a coordinator that is away.
 
 use super::Core;
 use crate::supervisor::{Effects, Stop, held::Kill};
 use std::time::Duration;
 
-/// How long the core waits for what was killed to end, in seconds.
+/// How long the core waits, once nothing may run any more, for what was killed to end and for what ended to be recorded, in
+/// seconds. Longer if there is grace left.
 const KILL_WAIT_SECS: u64 = 20;
 
-/// How long it waits for a coordinator to hand attempts back to, in seconds.
+/// How long it waits for a coordinator to tell all that to, in seconds. Longer likewise.
 const UNHEARD_WAIT_SECS: u64 = 2;
 
 /// A stop that is under way.
@@ -23,17 +29,20 @@ pub(super) struct Stopping {
     leaves: bool,
     /// When what runs is killed, unless it is left.
     kills_at: Duration,
-    /// Since nothing is waited for but farewells.
+    /// Since nothing runs any more but what is being killed or left.
     ending_since: Option<Duration>,
 }
 
 impl Stopping {
+    /// What lasts until the grace is over, but at least so long since `since`.
+    fn until(&self, since: Duration, wait_secs: u64) -> Duration {
+        self.kills_at.max(since + Duration::from_secs(wait_secs))
+    }
+
     pub(super) fn next_timer(&self, now: Duration) -> Option<Duration> {
         let timers = match self.ending_since {
             None => [Some(self.kills_at), None],
-            Some(since) => {
-                [UNHEARD_WAIT_SECS, KILL_WAIT_SECS].map(|wait| Some(since + Duration::from_secs(wait)))
-            }
+            Some(since) => [UNHEARD_WAIT_SECS, KILL_WAIT_SECS].map(|wait| Some(self.until(since, wait))),
         };
         timers.into_iter().flatten().filter(|at| *at > now).min()
     }
@@ -81,13 +90,17 @@ impl Core {
     pub(super) fn is_stopped(&self, now: Duration) -> bool {
         let Some(stopping) = &self.stopping else { return false };
         let Some(since) = stopping.ending_since else { return false };
-        if now >= since + Duration::from_secs(KILL_WAIT_SECS) {
+        if now >= stopping.until(since, KILL_WAIT_SECS) {
             return true;
         }
         if !stopping.leaves && self.held.running() > 0 || !self.outbox_failing.is_empty() {
             return false;
         }
-        let nothing_to_say = !self.held.has_handed_back() && (stopping.leaves || self.unrecorded.is_empty());
-        self.is_heard() || nothing_to_say || now >= since + Duration::from_secs(UNHEARD_WAIT_SECS)
+        let all_recorded = stopping.leaves || self.unrecorded.is_empty();
+        if self.is_heard() {
+            return all_recorded;
+        }
+        let nothing_to_say = all_recorded && !self.held.has_handed_back();
+        nothing_to_say || now >= stopping.until(since, UNHEARD_WAIT_SECS)
     }
 }

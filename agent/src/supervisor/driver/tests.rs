@@ -277,6 +277,8 @@ async fn it_ends_once_the_core_has_stopped() {
     bench.expect(&["kill 7-task-2-1", "1#4 credits 0 stopping"]).await;
     bench.put(Input::Ended(vec![Report::without_output(key(2), Outcome::Exited(0))])).await;
     bench.expect(&["commit +1 -0", "release 7-task-2-1", "1#5 reports 1"]).await;
+    bench.put(from(1, FromCoordinator::Settled(vec![key(1), key(2)]))).await;
+    bench.expect(&["commit +0 -2", "forget 7-task-1-1", "forget 7-task-2-1"]).await;
     let driven = tokio::time::timeout(WAIT, bench.driver).await.expect("in time").expect("no panic");
     assert!(driven.all_committed);
 }

@@ -7,6 +7,12 @@ use crate::{
 };
 use std::time::Duration;
 
+const GRACE: Input = Input::Stop(Stop::Drain(Duration::from_secs(60)));
+
+fn settled(index: u32) -> FromCoordinator {
+    FromCoordinator::Settled(vec![key(index)])
+}
+
 #[test]
 fn a_stop_kills_and_hands_back() {
     let mut bench = Bench::in_session(2);
@@ -32,9 +38,9 @@ fn a_stop_kills_and_hands_back() {
             Do::Persist(key(2)),
             Do::Release(key(2)),
             Do::Send(1, 6, ToCoordinator::Reports(vec![exited(2)])),
-            Do::Stopped,
         ],
     );
+    bench.step(from(1, 3, settled(2)), &[Do::Forget(key(2)), Do::Stopped]);
 }
 
 #[test]
@@ -78,9 +84,9 @@ fn what_was_cancelled_before_the_stop_is_reported() {
             Do::Persist(key(1)),
             Do::Release(key(1)),
             Do::Send(1, 4, ToCoordinator::Reports(vec![killed])),
-            Do::Stopped,
         ],
     );
+    bench.step(from(1, 4, settled(1)), &[Do::Forget(key(1)), Do::Stopped]);
 }
 
 #[test]
@@ -107,9 +113,9 @@ fn a_coordinator_that_comes_back_during_a_stop_is_told() {
             Do::Send(1, 2, no_credits("stopping")),
             Do::Send(1, 3, ToCoordinator::Reports(vec![exited(2)])),
             Do::Send(1, 4, ToCoordinator::Returned(vec![key(1)])),
-            Do::Stopped,
         ],
     );
+    bench.step(from(1, 2, settled(2)), &[Do::Forget(key(2)), Do::Stopped]);
 }
 
 #[test]
@@ -130,21 +136,81 @@ fn a_drain_lets_end_what_runs_and_hands_back_the_rest() {
     let mut bench = Bench::in_session(2);
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.step(
-        Input::Stop(Stop::Drain(Duration::from_secs(60))),
+        GRACE,
         &[Do::Send(1, 3, no_credits("stopping")), Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)]))],
     );
     bench.pass(Duration::from_secs(1));
     let done = bench.take(Input::Ended(vec![exited(1)]));
     assert!(done.contains(&Do::Persist(key(1))) && !done.contains(&Do::Stopped), "{done:?}");
     let done = bench.take(Input::Ended(vec![exited(2)]));
-    assert!(done.contains(&Do::Persist(key(2))) && done.contains(&Do::Stopped), "{done:?}");
+    assert!(done.contains(&Do::Persist(key(2))) && !done.contains(&Do::Stopped), "{done:?}");
+    bench.step(from(1, 3, settled(1)), &[Do::Forget(key(1))]);
+    bench.step(from(1, 4, settled(2)), &[Do::Forget(key(2)), Do::Stopped]);
+}
+
+#[test]
+fn a_drain_waits_until_what_was_long_is_uploaded_and_recorded() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(GRACE);
+    bench.pass(Duration::from_secs(10));
+    bench.step(
+        Input::Ended(vec![spooled(1, 100_000_000)]),
+        &[Do::Persist(key(1)), Do::Release(key(1)), Do::Upload(key(1))],
+    );
+    bench.pass(Duration::from_secs(45));
+    let stopped = |done: Vec<Do>| done.contains(&Do::Stopped);
+    assert!(!stopped(bench.take(Input::Tick)), "the grace is not over");
+    assert!(!stopped(bench.take(Input::Uploaded(key(1)))), "it is reported, and not recorded");
+    assert!(stopped(bench.take(from(1, 3, settled(1)))));
+}
+
+#[test]
+fn a_drain_does_not_wait_for_records_beyond_its_grace() {
+    for (grace, waits) in [(60, 60), (3, 20), (0, 20)] {
+        let mut bench = Bench::with(1, vec![], vec![spooled(1, 100_000)]);
+        bench.take(Input::Connected(ConnectionId(1)));
+        bench.take(from(1, 1, welcome(1, 1)));
+        bench.take(Input::Stop(Stop::Drain(Duration::from_secs(grace))));
+        let wait = Duration::from_secs(waits);
+        let (mut now, until) = (bench.now, bench.now + wait);
+        while now < until {
+            // What is heard meanwhile keeps the session.
+            now = bench.core.next_timer(now).expect("a timer").min(until);
+            bench.now = now;
+            let done = bench.take_all([from(1, 1, FromCoordinator::Heartbeat), Input::Tick]);
+            assert_eq!(done.contains(&Do::Stopped), now == until, "{done:?} with {grace} s of grace");
+        }
+    }
+}
+
+#[test]
+fn within_its_grace_a_drain_waits_for_a_coordinator() {
+    let mut bench = Bench::with(1, vec![key(1)], vec![]);
+    bench.take(GRACE);
+    bench.step(Input::Ended(vec![exited(1)]), &[Do::Persist(key(1)), Do::Release(key(1))]);
+    bench.pass(Duration::from_secs(30));
+    bench.quiet(Input::Tick);
+    bench.step(Input::Connected(ConnectionId(1)), &[Do::Send(1, 1, hello(&[], &[key(1)], 0))]);
+    let reports = ToCoordinator::Reports(vec![exited(1)]);
+    bench.step(
+        from(1, 1, welcome(1, 1)),
+        &[Do::Send(1, 2, no_credits("stopping")), Do::Send(1, 3, reports)],
+    );
+    bench.step(from(1, 2, settled(1)), &[Do::Forget(key(1)), Do::Stopped]);
+
+    let mut bench = Bench::with(1, vec![], vec![exited(1)]);
+    bench.take(GRACE);
+    bench.quiet(STOP);
+    bench.pass(Duration::from_secs(2));
+    bench.step(Input::Tick, &[Do::Stopped]);
 }
 
 #[test]
 fn what_has_not_begun_during_a_drain_is_handed_back() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
-    bench.take(Input::Stop(Stop::Drain(Duration::from_secs(60))));
+    bench.take(GRACE);
     let FromCoordinator::Assign(stuck) = assign(&[key(1)]) else { unreachable!("it assigns") };
     let done = bench.take(Input::NotBegun(stuck));
     assert!(done.contains(&Do::Send(1, 4, ToCoordinator::Returned(vec![key(1)]))), "{done:?}");
