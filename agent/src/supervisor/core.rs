@@ -303,7 +303,7 @@ impl Core {
 
     /// Puts back what was started and never began.
     fn not_begun(&mut self, assignments: Vec<Assignment>, effects: &mut Effects) {
-        if self.has(PlantedBug::NotBegunForgotten) {
+        if assignments.is_empty() || self.has(PlantedBug::NotBegunForgotten) {
             return;
         }
         self.pace.taken_back();

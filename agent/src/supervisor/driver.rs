@@ -2,7 +2,7 @@
 //!
 //! It takes all inputs that wait, lets the core handle them, commits what is to be kept as one transaction, and only then
 //! does the rest. When the commit fails, nothing of the batch leaves: it is kept and committed again and again, while the
-//! core goes on in a new session that says why it takes no work.
+//! core goes on in a new session that says why it takes no work. What the batch was to start is not kept, but goes back.
 
 use super::{ConnectionId, Core, Effects, Input, ToCoordinator};
 use crate::{
@@ -190,8 +190,11 @@ impl<J: Journal, H: Hands> Driver<J, H> {
                     self.uncommitted = Some(Uncommitted { effects: Effects::default(), retry_at, backoff });
                     // The core opens a new session for these, without what is not committed.
                     effects.sends.clear();
-                    let mut told = Effects::default();
-                    self.core.handle(Input::OutboxFailed { why: error.to_string() }, self.now(), &mut told);
+                    // What was to be started with it is not to wait for a disk: another agent may have room.
+                    let starts = std::mem::take(&mut effects.start);
+                    let (now, mut told) = (self.now(), Effects::default());
+                    self.core.handle(Input::OutboxFailed { why: error.to_string() }, now, &mut told);
+                    self.core.handle(Input::NotBegun(starts), now, &mut told);
                     self.act_uncommitted(effects);
                     return self.act_uncommitted(told);
                 }
@@ -268,21 +271,16 @@ impl<J: Journal, H: Hands> Driver<J, H> {
         effects.stopped
     }
 
-    /// Performs what needs no commit, and keeps the rest for when the commit succeeds.
-    fn act_uncommitted(&mut self, effects: Effects) -> bool {
-        let Effects { persist, forget, release, mut kill, start, upload, sends, closes, stopped } = effects;
-        if let Some(uncommitted) = &mut self.uncommitted {
-            let held = &mut uncommitted.effects;
-            held.persist.extend(persist);
-            held.forget.extend(forget);
-            held.release.extend(release);
-            held.start.extend(start);
-            held.upload.extend(upload);
-            // What has not started can't be killed yet.
-            let waits = |attempt: &AttemptKey| held.start.iter().any(|start| start.attempt == *attempt);
-            held.kill.extend(kill.extract_if(.., |attempt| waits(attempt)));
+    /// Performs what needs no commit, and keeps the rest for when the commit succeeds. The core starts nothing meanwhile.
+    fn act_uncommitted(&mut self, mut effects: Effects) -> bool {
+        let Effects { persist, forget, release, upload, .. } = &mut effects;
+        if let Some(Uncommitted { effects: held, .. }) = &mut self.uncommitted {
+            held.persist.append(persist);
+            held.forget.append(forget);
+            held.release.append(release);
+            held.upload.append(upload);
         }
-        self.act(Effects { kill, sends, closes, stopped, ..Effects::default() })
+        self.act(effects)
     }
 }
 

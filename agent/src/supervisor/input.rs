@@ -43,7 +43,7 @@ pub enum Input {
         not_ready: String,
     },
     /// The last effects' `persist` and `forget` could not be committed, and none of their `sends` was made. The shell
-    /// keeps all but the sends and performs it once the commit succeeds.
+    /// keeps what needs them and performs it once the commit succeeds; what was to be started comes back at once.
     OutboxFailed {
         /// Why, for people.
         why: String,

@@ -253,19 +253,18 @@ async fn what_could_not_be_committed_leaves_once_it_is() {
 }
 
 #[tokio::test]
-async fn what_waits_to_be_started_is_killed_after_its_start() {
+async fn what_was_to_be_started_with_a_failed_commit_is_handed_back() {
     let mut bench = Bench::new(SELDOM).await;
     bench.journal.full.store(true, Ordering::SeqCst);
+    // One batch: the ending frees the slot.
     bench.put(ended(1)).await;
-    bench.put(from(1, FromCoordinator::Assign(vec![assignment(3)]))).await;
+    bench.put(from(1, FromCoordinator::Assign(vec![assignment(3), assignment(4)]))).await;
     bench.expect(&["close 1 the outbox can't be written"]).await;
     bench.session(2, SELDOM).await;
-    bench.expect(&["2#1 hello 2 1", "2#2 credits 0 the disk that holds the outbox is full"]).await;
-    bench.put(from(2, FromCoordinator::Cancel(vec![key(3)]))).await;
-    bench.put(Input::Connected(ConnectionId(3))).await;
-    bench.expect(&["3#1 hello 2 1", "close 2 replaced by a newer connection"]).await;
+    bench.expect(&["2#1 hello 3 1", "2#2 credits 0 the disk that holds the outbox is full"]).await;
+    bench.expect(&["2#3 returned 2"]).await;
     bench.journal.full.store(false, Ordering::SeqCst);
-    bench.expect(&["commit +1 -0", "release 7-task-1-1", "start 7-task-3-1", "kill 7-task-3-1"]).await;
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "2#4 credits 2 ", "2#5 reports 1"]).await;
 }
 
 #[tokio::test]
