@@ -148,6 +148,13 @@ impl Core {
         [stop, link, withheld, self.pace.next_timer()].into_iter().flatten().filter(|at| *at > now).min()
     }
 
+    /// The open session, and how often the coordinator wants to hear something in it.
+    #[must_use]
+    pub fn session(&self) -> Option<(ConnectionId, Duration)> {
+        let link = self.link.as_ref()?;
+        Some((link.connection(), link.heartbeat()?))
+    }
+
     /// Whether more was dispatched than the slots will have begun after this time.
     #[must_use]
     pub fn is_ahead_by(&self, time: Duration) -> bool {

@@ -11,7 +11,7 @@ use crate::{
     outbox::{Outbox, OutboxError},
 };
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -41,6 +41,13 @@ const COMMIT_BACKOFF_MIN_MILLIS: u64 = 100;
 
 /// The longest wait after a failed commit, in milliseconds.
 const COMMIT_BACKOFF_MAX_MILLIS: u64 = 5000;
+
+/// For how long a commit that takes its time is covered by signs of life, in seconds. A disk that hangs for longer is as bad
+/// as a host that is gone: what runs here is to run elsewhere.
+const SIGNS_SECS_MAX: u64 = 60;
+
+/// The number of a sign of life: that of Hello. So it is dropped as repeated, whatever waits behind the commit, and heard.
+const SIGN_SEQ: u64 = 1;
 
 /// Where endings are kept.
 pub trait Journal: Send + Sync + 'static {
@@ -223,19 +230,33 @@ impl<J: Journal, H: Hands> Driver<J, H> {
         }
     }
 
-    /// Commits; gives the reports and names back into the effects, so that it can be repeated.
-    async fn commit(&self, effects: &mut Effects) -> Result<(), OutboxError> {
+    /// Commits; gives the reports and names back into the effects, so that it can be repeated. The coordinator hears meanwhile
+    /// that the agent is alive.
+    async fn commit(&mut self, effects: &mut Effects) -> Result<(), OutboxError> {
         if effects.persist.is_empty() && effects.forget.is_empty() {
             return Ok(());
         }
         let journal = self.journal.clone();
         let persist = std::mem::take(&mut effects.persist);
         let forget = std::mem::take(&mut effects.forget);
-        let (persist, forget, result) = blocking(move || {
+        let mut commit = pin!(blocking(move || {
             let result = journal.commit(&persist, &forget);
             (persist, forget, result)
-        })
-        .await;
+        }));
+        let signs_until = Instant::now() + Duration::from_secs(SIGNS_SECS_MAX);
+        let (persist, forget, result) = loop {
+            let open = self.core.session().filter(|_| Instant::now() < signs_until);
+            let (connection, every) = open.unzip();
+            let sign_at = every.map(|every| Instant::now() + every);
+            tokio::select! {
+                biased;
+                done = &mut commit => break done,
+                () = sleep_until_some(sign_at) => {}
+            }
+            if let Some(connection) = connection {
+                self.hands.send(connection, SIGN_SEQ, ToCoordinator::Heartbeat);
+            }
+        };
         effects.persist = persist;
         effects.forget = forget;
         result

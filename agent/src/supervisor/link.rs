@@ -68,6 +68,11 @@ impl Link {
         self.session.is_some()
     }
 
+    /// How often the coordinator wants to hear something, once it has said so.
+    pub(super) fn heartbeat(&self) -> Option<Duration> {
+        self.session.as_ref().map(|session| session.heartbeat)
+    }
+
     /// Something came; tells what to do with it.
     pub(super) fn number(&mut self, seq: u64, now: Duration) -> Number {
         self.heard_at = now;

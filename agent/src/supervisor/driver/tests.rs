@@ -229,11 +229,21 @@ async fn heartbeats_leave_without_any_input() {
 }
 
 #[tokio::test]
+async fn a_commit_that_takes_its_time_is_covered_by_signs_of_life() {
+    let mut bench = Bench::new(Duration::from_millis(500)).await;
+    *bench.journal.takes.lock().expect("not poisoned") = Duration::from_millis(1700);
+    bench.put(ended(1)).await;
+    // Repeated numbers: what waits for the commit has its numbers already.
+    bench.expect(&["1#1 heartbeat", "1#1 heartbeat", "1#1 heartbeat"]).await;
+    bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+}
+
+#[tokio::test]
 async fn what_came_due_during_a_commit_is_not_forgotten() {
     let mut bench = Bench::new(Duration::from_millis(500)).await;
     *bench.journal.takes.lock().expect("not poisoned") = Duration::from_millis(700);
     bench.put(ended(1)).await;
-    bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
+    bench.expect(&["1#1 heartbeat", "commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
     // The reports were made before the commit, and count as a sign of life from then on.
     bench.expect(&["1#4 heartbeat"]).await;
 }

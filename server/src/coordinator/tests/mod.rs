@@ -289,6 +289,23 @@ fn repeated_messages_are_dropped_and_a_gap_closes_the_session() {
 }
 
 #[test]
+fn a_repeated_message_is_a_sign_of_life() {
+    let mut bench = bench(1);
+    bench.wrote();
+    bench.sent();
+    for _ in 0..5 {
+        bench.now += Duration::from_secs(14);
+        // The number of Hello: whatever the agent has numbered since waits for its disk.
+        let message = FromAgent::Heartbeat;
+        bench.turn([Input::FromAgent { session: SessionId(1), seq: 1, message }, Input::Tick]);
+        bench.silent();
+    }
+    bench.now += Duration::from_secs(16);
+    bench.turn([Input::Tick]);
+    assert_eq!(bench.closed(), [1]);
+}
+
+#[test]
 fn cancel_kills_what_runs_and_frees_its_room_when_it_has_ended() {
     let mut bench = bench(5);
     bench.wrote();
