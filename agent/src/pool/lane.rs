@@ -132,7 +132,7 @@ pub(super) async fn run(shared: Arc<Shared>, id: LaneId, class: ClassId) {
     };
     match made {
         Some(Ok(made)) => Lane::new(shared, id, notify, made).live().await,
-        Some(Err(Outcome::EngineLost(_) | Outcome::WorkerLost(_)))
+        Some(Err(Outcome::EngineLost(_) | Outcome::WorkerLost(_) | Outcome::ImageUnavailable(_)))
             if shared.env.readiness.is_lacking().await =>
         {
             // They may begin elsewhere, and are not to be charged with it.

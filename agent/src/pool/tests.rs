@@ -366,3 +366,19 @@ async fn without_an_engine_nothing_is_lost_but_handed_back() {
 async fn on_a_full_disk_nothing_is_lost_but_handed_back() {
     check_handed_back(ScriptedRuntime::set_full, "the agent's disk is full").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_host_in_trouble_says_of_an_image_counts_for_nothing() {
+    let mut bench = Bench::new(1);
+    bench.runtime.set_not_ready(Some("the engine is away"));
+    let task = task(1, 0, &["exit=0"]);
+    let spec = RunSpec { image: ImageSpec::Reference("missing".into()), ..(*task.spec).clone() };
+    let task = Assignment { spec: Arc::new(spec), ..task };
+    bench.pool.start(vec![task.clone()]);
+    assert!(matches!(bench.input().await, Input::Runtime { .. }));
+    let Input::NotBegun(back) = bench.input().await else { panic!() };
+    assert_eq!(back.len(), 1);
+    bench.runtime.set_not_ready(None);
+    bench.pool.start(back);
+    assert!(matches!(bench.ended().await.outcome, Outcome::ImageUnavailable(_)));
+}

@@ -116,10 +116,10 @@ pub struct Begun {
 /// Why an image can't be used. For people; says what to do about it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It is missing, can't be pulled, or its build failed.
+    /// There is none, it may not be pulled, or its build failed: other hosts would meet the same.
     #[error("{0}")]
     Unavailable(String),
-    /// The engine is not there.
+    /// It can't be had here and now: the engine is not there, or the host lacks room or a network.
     #[error("{0}")]
     Engine(String),
 }

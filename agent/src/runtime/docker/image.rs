@@ -2,7 +2,7 @@
 
 use super::{
     Inner,
-    error::{is_missing, is_refusal, words},
+    error::{is_in_trouble, is_lacking, is_missing, is_not_to_be_had, is_refusal, words},
 };
 use crate::{
     domain::{ImageFile, ImageSpec},
@@ -72,7 +72,7 @@ impl Inner {
                 }
                 built?;
                 self.find_image(&tag).await?.ok_or_else(|| {
-                    ImageError::Unavailable(format!("the image {tag} was built, and then removed by someone"))
+                    ImageError::Engine(format!("the image {tag} was built, and then removed by someone"))
                 })
             }
         }
@@ -85,9 +85,7 @@ impl Inner {
         tracing::info!(image = reference, "pulling an image");
         self.pull(reference).await?;
         self.find_image(reference).await?.ok_or_else(|| {
-            ImageError::Unavailable(format!(
-                "the image `{reference}` was pulled, and then removed by someone"
-            ))
+            ImageError::Engine(format!("the image `{reference}` was pulled, and then removed by someone"))
         })
     }
 
@@ -105,6 +103,10 @@ impl Inner {
                 Ok(Some(image))
             }
             Err(error) if is_missing(&error) => Ok(None),
+            Err(error) if is_in_trouble(&error) => Err(ImageError::Engine(format!(
+                "the engine can't say whether it has `{name}`: {}",
+                words(&error)
+            ))),
             Err(error) if is_refusal(&error) => {
                 Err(ImageError::Unavailable(format!("the engine does not take `{name}`: {}", words(&error))))
             }
@@ -129,10 +131,15 @@ impl Inner {
             Ok(())
         };
         bounded(pulling).await.map_err(|error| {
-            if is_refusal(&error) {
+            if is_not_to_be_had(&error) {
                 ImageError::Unavailable(format!(
                     "the image `{reference}` is not on this host, and pulling it failed: {}; check its name, or bring \
                      it here by hand (`docker pull {reference}`, `docker load`), or build it from files with `build:`",
+                    words(&error)
+                ))
+            } else if is_refusal(&error) {
+                ImageError::Engine(format!(
+                    "the image `{reference}` is not on this host, and could not be pulled now: {}",
                     words(&error)
                 ))
             } else {
@@ -179,10 +186,12 @@ impl Inner {
             && built.is_err()
             && error.kind() != io::ErrorKind::BrokenPipe
         {
-            return Err(ImageError::Unavailable(format!("the files of the image can't be read: {error}")));
+            return Err(ImageError::Engine(format!("the files of the image can't be read: {error}")));
         }
         built.map_err(|error| {
-            if is_refusal(&error) {
+            if is_refusal(&error) && is_lacking(&error) {
+                ImageError::Engine(log.failure(&words(&error)))
+            } else if is_refusal(&error) {
                 ImageError::Unavailable(log.failure(&words(&error)))
             } else {
                 ImageError::Engine(self.engine_is_gone(&error))
