@@ -1,5 +1,5 @@
 //! What an attempt prints on one stream: in memory while it is short, in a spool file once it is long, or once somebody
-//! could want to follow it. While the disk is full it waits; once its attempt is killed, it is cut instead.
+//! could want to follow it. While the disk is full it waits, but not for ever, and not if its attempt is killed: then it is cut.
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,7 @@ use crate::{
     domain::{AttemptKey, Output, OutputStream},
     outbox::{OutboxError, Spool, SpoolFile},
 };
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::{Buf, Bytes, BytesMut};
 use piecework_proto::INLINE_OUTPUT_BYTES_MAX;
 use std::{
@@ -18,7 +18,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How much may be in the spool and not acknowledged to init, in bytes. Init keeps 1 MiB before it makes the task wait.
@@ -29,6 +29,9 @@ const WRITE_BACKOFF_MIN_MILLIS: u64 = 100;
 
 /// The longest wait after a failed write, in milliseconds.
 const WRITE_BACKOFF_MAX_MILLIS: u64 = 5000;
+
+/// After how long of failed writes an attempt is given up, in seconds. Meanwhile its task is made to wait.
+const GIVE_UP_SECS: u64 = 60;
 
 /// An output that can be followed while it grows.
 #[derive(Debug)]
@@ -59,11 +62,21 @@ enum Place {
         length: u64,
         grown: watch::Sender<u64>,
     },
-    /// It could not be written, and its attempt was killed: this is its beginning, and so much has come.
+    /// It could not be written: this is its beginning, and so much has come.
     Cut {
         kept: Bytes,
         came: u64,
+        why: Cut,
     },
+}
+
+/// Why the end of an output was not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Its attempt was killed.
+    Killed,
+    /// It could not be written for too long, and this is why. Its attempt is to be killed.
+    GivenUp(String),
 }
 
 /// An output, when its attempt has ended.
@@ -71,8 +84,8 @@ enum Place {
 pub struct Finished {
     /// What there is of it.
     pub output: Output,
-    /// That is not all: the rest could not be kept, and the attempt was killed.
-    pub cut: bool,
+    /// If that is not all.
+    pub cut: Option<Cut>,
 }
 
 /// One output stream of one attempt.
@@ -134,6 +147,12 @@ impl Sink {
         (self.acked > 0).then_some(self.acked)
     }
 
+    /// It could not be written for too long: its attempt is to be killed.
+    #[must_use]
+    pub const fn is_given_up(&self) -> bool {
+        matches!(self.place, Place::Cut { why: Cut::GivenUp(_), .. })
+    }
+
     /// Takes bytes that start at `offset`; those that came before are skipped. While the disk is full, waits, unless the
     /// attempt is killed.
     ///
@@ -149,8 +168,11 @@ impl Sink {
             return Ok(());
         }
         if let Place::Memory(held) = &mut self.place {
-            if !self.followed && held.len() + bytes.len() <= INLINE_OUTPUT_BYTES_MAX {
-                held.extend_from_slice(&bytes);
+            let is_short = held.len() + bytes.len() <= INLINE_OUTPUT_BYTES_MAX;
+            if is_short && !(self.followed && self.try_to_follow().await) {
+                if let Place::Memory(held) = &mut self.place {
+                    held.extend_from_slice(&bytes);
+                }
                 return Ok(());
             }
             self.move_to_spool().await;
@@ -159,12 +181,21 @@ impl Sink {
         Ok(())
     }
 
-    /// From now on it can be followed: its bytes go to the spool as they come.
+    /// From now on it can be followed: its bytes go to the spool as they come. Not if that can't be written.
     pub async fn follow(&mut self) {
         self.followed = true;
         if self.length() > 0 {
-            self.move_to_spool().await;
+            self.try_to_follow().await;
         }
+    }
+
+    /// To be followed is a courtesy, for which what is short waits for no disk. Tells whether it can be.
+    async fn try_to_follow(&mut self) -> bool {
+        if let Err(error) = self.try_to_spool().await {
+            tracing::debug!(attempt = %self.attempt, %error, "an output can't be followed");
+            self.followed = false;
+        }
+        self.followed
     }
 
     /// What follows it, once, when there is something to follow.
@@ -196,65 +227,99 @@ impl Sink {
     /// The whole output, durable if it is long. While the disk is full, waits, unless the attempt is killed.
     pub async fn finish(mut self) -> Finished {
         let whole = match &mut self.place {
-            Place::Memory(bytes) => Some(Output::Inline(bytes.split().freeze())),
-            Place::Cut { .. } => None,
+            Place::Memory(bytes) => Ok(Output::Inline(bytes.split().freeze())),
+            Place::Cut { why, .. } => Err(why.clone()),
             Place::Spool { length, .. } if *length <= INLINE_OUTPUT_BYTES_MAX as u64 => {
-                // It was only there to be followed. Unless init was told that it is here, init has it too, and the file can
-                // go; else it goes once the report is in the outbox.
-                let is_spare = self.acked == 0;
-                let bytes = insist("reading back a short output", &self.kill, || {
-                    let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
-                    blocking(move || {
-                        let path = spool.path(attempt, stream);
-                        let bytes = fs::read(&path).map_err(|source| OutboxError::File { path, source })?;
-                        if is_spare {
-                            spool.remove(attempt, stream);
-                        }
-                        Ok(bytes)
-                    })
-                });
-                bytes.await.map(|bytes| Output::Inline(bytes.into()))
+                self.read_back().await.map(Output::Inline)
             }
             Place::Spool { file, .. } => {
-                let finished = insist("synchronising output", &self.kill, || {
-                    let taken = file.take();
-                    let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
-                    blocking(move || reopen(taken, &spool, attempt, stream)?.finish())
-                });
-                finished.await.map(|(length, sha256)| Output::Spooled { length, sha256 })
+                let mut patience = Patience::new("synchronising output", &self.spool, &self.kill);
+                loop {
+                    let (taken, spool) = (file.take(), self.spool.clone());
+                    let (attempt, stream) = (self.attempt, self.stream);
+                    let (back, finished) =
+                        blocking(move || with_file(taken, &spool, attempt, stream, |file| file.finish()))
+                            .await;
+                    *file = back;
+                    match patience.after(finished).await {
+                        Some(Ok((length, sha256))) => break Ok(Output::Spooled { length, sha256 }),
+                        Some(Err(why)) => break Err(why),
+                        None => {}
+                    }
+                }
             }
         };
-        if let Some(output) = whole {
-            return Finished { output, cut: false };
-        }
-        self.cut().await;
+        let why = match whole {
+            Ok(output) => return Finished { output, cut: None },
+            Err(why) => why,
+        };
+        self.cut(why.clone()).await;
         let kept = match self.place {
             Place::Cut { kept, .. } => kept,
             _ => Bytes::new(),
         };
-        Finished { output: Output::Inline(kept), cut: true }
+        Finished { output: Output::Inline(kept), cut: Some(why) }
+    }
+
+    /// A short output from the spool. It was only there to be followed. Unless init was told that it is here, init has it
+    /// too, and the file can go; else it goes once the report is in the outbox.
+    async fn read_back(&self) -> Result<Bytes, Cut> {
+        let is_spare = self.acked == 0;
+        let mut patience = Patience::new("reading back a short output", &self.spool, &self.kill);
+        loop {
+            let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
+            let read = blocking(move || {
+                let path = spool.path(attempt, stream);
+                let bytes = fs::read(&path).map_err(|source| OutboxError::File { path, source })?;
+                if is_spare {
+                    spool.remove(attempt, stream);
+                }
+                Ok(Bytes::from(bytes))
+            });
+            if let Some(done) = patience.after(read.await).await {
+                return done;
+            }
+        }
+    }
+
+    /// Moves what is in memory to the spool. If that fails, it stays.
+    async fn try_to_spool(&mut self) -> Result<(), OutboxError> {
+        let Place::Memory(held) = &mut self.place else { return Ok(()) };
+        let held = held.split().freeze();
+        let (spool, attempt, stream, bytes) = (self.spool.clone(), self.attempt, self.stream, held.clone());
+        let spooled = blocking(move || {
+            let mut file = spool.create(attempt, stream)?;
+            let appended = file.append(&bytes);
+            if appended.is_err() {
+                spool.remove(attempt, stream);
+            }
+            appended.map(|()| file)
+        });
+        match spooled.await {
+            Ok(file) => {
+                let length = held.len() as u64;
+                self.place = Place::Spool { file: Some(file), length, grown: watch::Sender::new(length) };
+                Ok(())
+            }
+            Err(error) => {
+                self.place = Place::Memory(BytesMut::from(&*held));
+                Err(error)
+            }
+        }
     }
 
     async fn move_to_spool(&mut self) {
-        let Place::Memory(held) = &mut self.place else { return };
-        let held = held.split().freeze();
-        let file = insist("spooling output", &self.kill, || {
-            let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
-            let held = held.clone();
-            blocking(move || {
-                let mut file = spool.create(attempt, stream)?;
-                file.append(&held)?;
-                Ok(file)
-            })
-        })
-        .await;
-        let length = held.len() as u64;
-        let Some(file) = file else {
-            self.remove_file().await;
-            self.place = Place::Cut { kept: held, came: length };
-            return;
+        let (spool, kill) = (self.spool.clone(), self.kill.clone());
+        let mut patience = Patience::new("spooling output", &spool, &kill);
+        let why = loop {
+            let spooled = self.try_to_spool().await;
+            match patience.after(spooled).await {
+                Some(Ok(())) => return,
+                Some(Err(why)) => break why,
+                None => {}
+            }
         };
-        self.place = Place::Spool { file: Some(file), length, grown: watch::Sender::new(length) };
+        self.cut(why).await;
     }
 
     async fn write(&mut self, bytes: Bytes) {
@@ -266,98 +331,135 @@ impl Sink {
             }
             Place::Spool { file, length, grown } => (file, length, grown),
         };
-        let (spool, attempt, stream) = (&self.spool, self.attempt, self.stream);
+        let mut patience = Patience::new("spooling output", &self.spool, &self.kill);
         let expected = *length;
-        let written = insist("spooling output", &self.kill, || {
-            let (taken, bytes, spool) = (file.take(), bytes.clone(), spool.clone());
-            blocking(move || {
-                let mut file = reopen(taken, &spool, attempt, stream)?;
-                // What a failed attempt at this left behind counts: it is the same bytes.
-                let known = usize::try_from(file.length().saturating_sub(expected)).unwrap_or(usize::MAX);
-                file.append(&bytes[known.min(bytes.len())..])?;
-                Ok(file)
+        let why = loop {
+            let (taken, spool, bytes) = (file.take(), self.spool.clone(), bytes.clone());
+            let (attempt, stream) = (self.attempt, self.stream);
+            let (back, written) = blocking(move || {
+                with_file(taken, &spool, attempt, stream, |file| {
+                    // What was in a file that had to be read again counts: it is the same bytes.
+                    let known = usize::try_from(file.length().saturating_sub(expected)).unwrap_or(usize::MAX);
+                    file.append(&bytes[known.min(bytes.len())..])?;
+                    Ok(file.length())
+                })
             })
-        })
-        .await;
-        if let Some(written) = written {
-            *length = written.length();
-            *file = Some(written);
-            grown.send_replace(*length);
-            return;
-        }
-        self.cut().await;
+            .await;
+            *file = back;
+            match patience.after(written).await {
+                Some(Ok(written)) => {
+                    *length = written;
+                    grown.send_replace(written);
+                    return;
+                }
+                Some(Err(why)) => break why,
+                None => {}
+            }
+        };
+        self.cut(why).await;
         if let Place::Cut { came, .. } = &mut self.place {
             *came += bytes.len() as u64;
         }
     }
 
-    /// Keeps only the beginning of what is in the spool, and frees the space of the rest.
-    async fn cut(&mut self) {
-        let Place::Spool { length, .. } = self.place else { return };
-        let (path, count) =
-            (self.spool.path(self.attempt, self.stream), length.min(INLINE_OUTPUT_BYTES_MAX as u64));
-        let kept = blocking(move || {
-            let mut kept = Vec::new();
-            // As much as can be read.
-            let _ = File::open(path).and_then(|file| file.take(count).read_to_end(&mut kept));
-            kept
-        });
-        let kept = kept.await.into();
-        self.place = Place::Cut { kept, came: length };
-        self.remove_file().await;
-    }
-
-    async fn remove_file(&self) {
-        tracing::warn!(attempt = %self.attempt, "what it printed can't be kept, and it is killed: output is cut");
+    /// Keeps only the beginning, and frees the space of the rest.
+    async fn cut(&mut self, why: Cut) {
+        let (kept, came) = match &mut self.place {
+            Place::Cut { .. } => return,
+            Place::Memory(held) => (held.split().freeze(), None),
+            Place::Spool { length, .. } => (Bytes::new(), Some(*length)),
+        };
+        tracing::warn!(attempt = %self.attempt, ?why, "what it printed can't be kept: output is cut");
         let (spool, attempt, stream) = (self.spool.clone(), self.attempt, self.stream);
-        blocking(move || spool.remove(attempt, stream)).await;
+        let beginning = blocking(move || {
+            let mut beginning = Vec::new();
+            if let Some(length) = came {
+                // As much as can be read.
+                let count = length.min(INLINE_OUTPUT_BYTES_MAX as u64);
+                let _ = File::open(spool.path(attempt, stream))
+                    .and_then(|file| file.take(count).read_to_end(&mut beginning));
+            }
+            spool.remove(attempt, stream);
+            beginning
+        });
+        let beginning = beginning.await;
+        let came = came.unwrap_or(kept.len() as u64);
+        let kept = if kept.is_empty() { beginning.into() } else { kept };
+        self.place = Place::Cut { kept, came, why };
     }
 }
 
-/// After a failure the file is read again, so that what is in it is known and not guessed.
-fn reopen(
+/// Works on a file, and gives it back whether that succeeds or not. Without one it is read again, so that what is in it is
+/// known and not guessed.
+fn with_file<T>(
     file: Option<SpoolFile>,
     spool: &Spool,
     attempt: AttemptKey,
     stream: OutputStream,
-) -> Result<SpoolFile, OutboxError> {
-    match file {
+    work: impl FnOnce(&mut SpoolFile) -> Result<T, OutboxError>,
+) -> (Option<SpoolFile>, Result<T, OutboxError>) {
+    let opened = match file {
         Some(file) => Ok(file),
-        None => match spool.resume(attempt, stream)? {
-            Some(file) => Ok(file),
-            None => spool.create(attempt, stream),
+        None => match spool.resume(attempt, stream) {
+            Ok(None) => spool.create(attempt, stream),
+            Ok(Some(file)) => Ok(file),
+            Err(error) => Err(error),
         },
+    };
+    match opened {
+        Ok(mut file) => {
+            let done = work(&mut file);
+            (Some(file), done)
+        }
+        Err(error) => (None, Err(error)),
     }
 }
 
-/// Tries until it succeeds. Init keeps what is not acknowledged and makes the task wait, so nothing is lost meanwhile. None
-/// if the attempt is killed and one more try failed: that must not wait for a disk.
-async fn insist<T, F: Future<Output = Result<T, OutboxError>>>(
-    what: &str,
-    kill: &CancellationToken,
-    mut work: impl FnMut() -> F,
-) -> Option<T> {
-    let mut backoff = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(WRITE_BACKOFF_MIN_MILLIS))
-        .with_max_delay(Duration::from_millis(WRITE_BACKOFF_MAX_MILLIS))
-        .without_max_times()
-        .build();
-    loop {
-        let killed = kill.is_cancelled();
-        match work().await {
-            Ok(done) => return Some(done),
-            Err(error) if killed => {
-                tracing::error!(%error, "{what} failed");
-                return None;
-            }
-            Err(error) => {
-                tracing::error!(%error, "{what} failed; it is tried again");
-                let wait = backoff.next().unwrap_or(Duration::from_millis(WRITE_BACKOFF_MAX_MILLIS));
-                tokio::select! {
-                    () = kill.cancelled() => {}
-                    () = tokio::time::sleep(wait) => {}
-                }
-            }
+/// Decides how long something is tried that needs the disk. Init keeps what is not acknowledged and makes the task wait, so
+/// nothing is lost meanwhile.
+struct Patience<'a> {
+    what: &'static str,
+    spool: &'a Spool,
+    kill: &'a CancellationToken,
+    /// What is tried now is tried for the last time.
+    was_killed: bool,
+    give_up_at: Instant,
+    backoff: ExponentialBackoff,
+}
+
+impl<'a> Patience<'a> {
+    fn new(what: &'static str, spool: &'a Spool, kill: &'a CancellationToken) -> Self {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(WRITE_BACKOFF_MIN_MILLIS))
+            .with_max_delay(Duration::from_millis(WRITE_BACKOFF_MAX_MILLIS))
+            .without_max_times()
+            .build();
+        let give_up_at = Instant::now() + Duration::from_secs(GIVE_UP_SECS);
+        Self { what, spool, kill, was_killed: kill.is_cancelled(), give_up_at, backoff }
+    }
+
+    /// Takes what came of a try. None if it is to be tried again, which is after a wait. Once the attempt is killed, there is
+    /// only one more try; and after too long, none.
+    async fn after<T>(&mut self, tried: Result<T, OutboxError>) -> Option<Result<T, Cut>> {
+        let (what, error) = match tried {
+            Ok(done) => return Some(Ok(done)),
+            Err(error) => (self.what, error),
+        };
+        if self.was_killed {
+            tracing::error!(%error, "{what} failed");
+            return Some(Err(Cut::Killed));
         }
+        if Instant::now() >= self.give_up_at && self.spool.may_give_up() {
+            tracing::error!(%error, "{what} failed for {GIVE_UP_SECS} s");
+            return Some(Err(Cut::GivenUp(error.to_string())));
+        }
+        tracing::error!(%error, "{what} failed; it is tried again");
+        let wait = self.backoff.next().unwrap_or(Duration::from_millis(WRITE_BACKOFF_MAX_MILLIS));
+        tokio::select! {
+            () = self.kill.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        self.was_killed = self.kill.is_cancelled();
+        None
     }
 }

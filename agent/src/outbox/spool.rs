@@ -2,6 +2,8 @@
 
 use super::OutboxError;
 use crate::domain::{AttemptKey, OutputStream};
+use nix::sys::statvfs::statvfs;
+use piecework_proto::INLINE_OUTPUT_BYTES_MAX;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeSet,
@@ -9,7 +11,17 @@ use std::{
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+use tokio::time::Instant;
+
+/// How much of the disk long output leaves free, in bytes: endings, notes and the reports of what is uploaded need it, and
+/// without them nothing would ever leave.
+const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How far apart attempts are given up whose output has no room, in seconds: what one had may be enough for the others.
+const GIVE_UP_EVERY_SECS: u64 = 10;
 
 /// How much of a spool file is read at a time, in bytes.
 const READ_BYTES: usize = 256 * 1024;
@@ -18,6 +30,9 @@ const READ_BYTES: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Spool {
     dir: PathBuf,
+    reserve_bytes: u64,
+    /// When an attempt was given up last.
+    gave_up: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Spool {
@@ -27,7 +42,32 @@ impl Spool {
     /// If it can't be made.
     pub fn open(dir: &Path) -> Result<Self, OutboxError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(OutboxError::file(dir))?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), reserve_bytes: RESERVE_BYTES, gave_up: Arc::default() })
+    }
+
+    /// Changes how much is left free.
+    #[cfg(test)]
+    pub(crate) fn set_reserve(&mut self, bytes: u64) {
+        self.reserve_bytes = bytes;
+    }
+
+    /// Whether an attempt whose output could not be written for long is to be given up now. If so, it is: others have to
+    /// wait, and see whether there is room then.
+    pub(crate) fn may_give_up(&self) -> bool {
+        let mut gave_up = self.gave_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = gave_up.is_none_or(|at| at.elapsed() >= Duration::from_secs(GIVE_UP_EVERY_SECS));
+        if may {
+            *gave_up = Some(Instant::now());
+        }
+        may
+    }
+
+    /// Whether so much more leaves the reserve.
+    fn has_room(&self, bytes: u64) -> bool {
+        // A disk that can't be looked at is found out about when it is written to.
+        let Ok(stat) = statvfs(&self.dir) else { return true };
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        free >= self.reserve_bytes.saturating_add(bytes)
     }
 
     /// The file of one output. It need not be there.
@@ -67,7 +107,7 @@ impl Spool {
             .mode(0o600)
             .open(&path)
             .map_err(OutboxError::file(&path))?;
-        Ok(SpoolFile { path, file, length: 0, digest: Sha256::new() })
+        Ok(SpoolFile { spool: self.clone(), path, file, length: 0, digest: Sha256::new() })
     }
 
     /// Goes on with the file that an earlier process left, if there is one.
@@ -97,7 +137,7 @@ impl Spool {
                 }
             }
         }
-        Ok(Some(SpoolFile { path, file, length, digest }))
+        Ok(Some(SpoolFile { spool: self.clone(), path, file, length, digest }))
     }
 
     /// Removes a file. One that can't be removed is removed as an orphan at the next start.
@@ -127,6 +167,7 @@ impl Spool {
 /// A spool file that is being written. All calls block.
 #[derive(Debug)]
 pub struct SpoolFile {
+    spool: Spool,
     path: PathBuf,
     file: File,
     length: u64,
@@ -141,11 +182,15 @@ impl SpoolFile {
     }
 
     /// Appends some bytes: they survive the process from here on, but not yet the host. After an error nothing counts as
-    /// appended, and it can be called again.
+    /// appended, and it can be called again. What is short may use the reserve: it rides in its report in the end.
     ///
     /// # Errors
-    /// If they can't be written.
+    /// If they can't be written, or would not leave the reserve.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), OutboxError> {
+        let is_long = self.length + bytes.len() as u64 > INLINE_OUTPUT_BYTES_MAX as u64;
+        if is_long && !self.spool.has_room(bytes.len() as u64) {
+            return Err(OutboxError::Full);
+        }
         self.file.write_all_at(bytes, self.length).map_err(OutboxError::file(&self.path))?;
         self.digest.update(bytes);
         self.length += bytes.len() as u64;

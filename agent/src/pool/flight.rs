@@ -3,7 +3,7 @@
 use crate::{
     attempt::{
         Env, Feed, Sink, Stdin, StdinItem,
-        output::{Growing, OutputGap},
+        output::{Cut, Growing, OutputGap},
     },
     domain::{Assignment, AttemptKey, Outcome, Output, OutputStream, Report, RunSpec, StdinFrom, Usage},
     init_link::{InitExit, InitLink, LinkError, RunCommand},
@@ -170,6 +170,12 @@ impl Flight {
         Ok(sink.ack())
     }
 
+    /// What it prints can't be kept: it is to be killed.
+    pub(super) fn is_given_up(&self) -> bool {
+        let given_up = |streams: &Streams| streams.stdout.is_given_up() || streams.stderr.is_given_up();
+        self.streams.as_deref().is_some_and(given_up)
+    }
+
     /// How much stdin it can be sent now; 0 if it gets none, or no more.
     pub(super) fn stdin_room(&self, link: &InitLink) -> u64 {
         self.stdin.as_ref().filter(|feed| feed.has_more()).map_or(0, |_| link.stdin_room(self.run))
@@ -258,14 +264,25 @@ impl Flight {
     async fn ended(self, outcome: Outcome, usage: Usage) -> Report {
         let nothing = || Output::Inline(Bytes::new());
         let (stdout, stderr, cut) = match self.streams {
-            None => (nothing(), nothing(), false),
+            None => (nothing(), nothing(), None),
             Some(streams) => {
                 let (stdout, stderr) = (streams.stdout.finish().await, streams.stderr.finish().await);
-                (stdout.output, stderr.output, stdout.cut || stderr.cut)
+                let cut = match (stdout.cut, stderr.cut) {
+                    // The other one is cut because it was killed for this.
+                    (Some(Cut::GivenUp(why)), _) | (_, Some(Cut::GivenUp(why))) => Some(Cut::GivenUp(why)),
+                    (stdout, stderr) => stdout.or(stderr),
+                };
+                (stdout.output, stderr.output, cut)
             }
         };
         // Without all of its output, no other ending is true.
-        let outcome = if cut { Outcome::Cancelled } else { outcome };
+        let outcome = match cut {
+            None => outcome,
+            Some(Cut::Killed) => Outcome::Cancelled,
+            Some(Cut::GivenUp(why)) => {
+                Outcome::WorkerLost(cut_message(format!("what it printed can't be kept: {why}")))
+            }
+        };
         let outcome = match (outcome, self.stdin_failed) {
             // That is why it was killed.
             (Outcome::Cancelled, Some(why)) => Outcome::WorkerLost(cut_message(why)),

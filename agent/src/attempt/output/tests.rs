@@ -136,17 +136,77 @@ async fn a_killed_attempt_does_not_wait_for_the_disk() {
     kill.cancel();
     let (length, ack, finished) = appends.await.expect("no panic");
     assert_eq!((length, ack), (210_010, Some(210_010)), "init must not wait");
-    assert_eq!(finished, Finished { output: Output::Inline(bytes(b'a', 10_000)), cut: true });
+    let output = Output::Inline(bytes(b'a', 10_000));
+    assert_eq!(finished, Finished { output, cut: Some(Cut::Killed) });
 }
 
 #[tokio::test]
 async fn what_is_cut_frees_its_space_and_keeps_its_beginning() {
     let (_dir, spool, mut sink) = bench();
     sink.append(0, bytes(b'a', 100_000)).await.expect("no gap");
-    sink.cut().await;
+    sink.cut(Cut::Killed).await;
     assert!(!spool.path(key(), STREAM).exists());
     sink.append(100_000, bytes(b'b', 10)).await.expect("no gap");
     assert_eq!(sink.length(), 100_010);
     let output = Output::Inline(bytes(b'a', INLINE_OUTPUT_BYTES_MAX));
-    assert_eq!(sink.finish().await, Finished { output, cut: true });
+    assert_eq!(sink.finish().await, Finished { output, cut: Some(Cut::Killed) });
+}
+
+#[tokio::test]
+async fn long_output_leaves_the_reserve_and_short_output_may_use_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut spool = Spool::open(dir.path()).expect("opens");
+    spool.set_reserve(u64::MAX);
+    let kill = CancellationToken::new();
+    let mut sink = Sink::new(spool.clone(), key(), STREAM, kill.clone());
+    sink.follow().await;
+    sink.append(0, Bytes::from_static(b"short")).await.expect("no gap");
+    assert!(sink.newly_followed().is_some(), "it is in the spool");
+    kill.cancel();
+    sink.append(5, bytes(b'a', 100_000)).await.expect("no gap");
+    let output = Output::Inline(Bytes::from_static(b"short"));
+    assert_eq!(sink.finish().await, Finished { output, cut: Some(Cut::Killed) });
+    assert!(!spool.path(key(), STREAM).exists(), "its space is free");
+}
+
+#[tokio::test]
+async fn what_is_short_and_can_not_be_followed_stays_in_memory() {
+    let (_dir, spool, mut sink) = bench();
+    let path = spool.path(key(), STREAM);
+    fs::create_dir(&path).expect("made");
+    sink.append(0, Bytes::from_static(b"one ")).await.expect("no gap");
+    sink.follow().await;
+    sink.append(4, Bytes::from_static(b"two")).await.expect("no gap");
+    assert!(sink.newly_followed().is_none());
+    assert_eq!(sink.finish().await.output, Output::Inline(Bytes::from_static(b"one two")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_without_room_are_given_up_one_after_the_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut spool = Spool::open(dir.path()).expect("opens");
+    let (mut full, other) = (spool.clone(), AttemptKey { index: 2, ..key() });
+    full.set_reserve(u64::MAX);
+    spool.set_reserve(0);
+    let blocked = spool.path(other, STREAM);
+    fs::create_dir(&blocked).expect("made");
+    let since = Instant::now();
+    let mut first = Sink::new(full, key(), STREAM, CancellationToken::new());
+    let mut second = Sink::new(spool, other, STREAM, CancellationToken::new());
+    let first = async move {
+        first.append(0, bytes(b'a', 100_000)).await.expect("no gap");
+        assert!(first.is_given_up() && since.elapsed() >= Duration::from_secs(GIVE_UP_SECS));
+        // What it had was in the way of the other.
+        fs::remove_dir(blocked).expect("removed");
+        first.finish().await
+    };
+    let second = async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        second.append(0, bytes(b'b', 100_000)).await.expect("no gap");
+        second.finish().await
+    };
+    let (first, second) = tokio::join!(first, second);
+    let why = Cut::GivenUp("the disk that holds the outbox is full".into());
+    assert_eq!(first, Finished { output: Output::Inline(Bytes::new()), cut: Some(why) });
+    assert!(second.cut.is_none() && second.output.is_spooled(), "{second:?}");
 }
