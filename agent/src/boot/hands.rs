@@ -27,6 +27,10 @@ impl Hands for AgentHands {
         self.pool.kill(attempt);
     }
 
+    fn take_back(&mut self) {
+        self.pool.take_back();
+    }
+
     fn start(&mut self, assignments: Vec<Assignment>) {
         self.pool.start(assignments);
     }

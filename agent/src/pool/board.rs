@@ -12,10 +12,14 @@ use crate::domain::{Assignment, AttemptKey, RunSpec};
 use class::{Class, Waiting, alike};
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Where numbers begin: below is room for what is put back.
@@ -38,6 +42,9 @@ pub(super) enum Do {
     Look(LaneId),
 }
 
+/// Held by whoever owes an answer, which is to let go of it.
+pub(super) type Answer = mpsc::Sender<Infallible>;
+
 /// What a lane is told.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
@@ -45,6 +52,8 @@ pub(super) struct Mail {
     pub(super) awake: bool,
     /// It is to end as soon as it can.
     pub(super) retire: bool,
+    /// It is to give back what has not begun.
+    pub(super) take_back: Option<Answer>,
     /// Attempts of its own to kill.
     pub(super) kill: Vec<AttemptKey>,
     /// The highest run whose ending is in the outbox, with those of all before it.

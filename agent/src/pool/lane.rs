@@ -9,21 +9,23 @@
 //! ```
 
 mod recover;
+mod work;
 
 pub(super) use recover::{run_adopted, take_back};
+use work::{Common, Later};
 
 use super::{
     Shared,
-    board::{ClassId, LaneId, Mail, Pulled},
-    flight::{Flight, cut_message},
+    board::{Answer, ClassId, LaneId, Mail},
+    flight::Flight,
     made::Made,
 };
 use crate::{
-    domain::{Assignment, AttemptKey, Isolation, Outcome, Report, RunSpec},
+    domain::{Assignment, Isolation, Outcome, Report},
     init_link::{InitEvent, InitLink, LinkError},
     runtime::{WorkerId, WorkerShape},
 };
-use std::{collections::VecDeque, io::ErrorKind, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
@@ -53,27 +55,8 @@ const DISCARD_MILLIS_MAX: u64 = 1000;
 /// How often a lane that waits for its worker looks at what waits with it, in milliseconds.
 const MAKE_LOOK_EVERY_MILLIS: u64 = 100;
 
-/// How much of commands and variables is sent to a worker ahead of need, in bytes: it counts to the worker's memory.
-const AHEAD_BYTES_MAX: usize = 256 << 10;
-
 /// The numbers of runs that are noted start here.
 const FIRST_RUN: u64 = 1;
-
-/// What all runs of a class have in common, made once.
-struct Common {
-    /// The variables of image and project, merged.
-    env: Vec<(String, String)>,
-    /// Of which spec.
-    of: Arc<RunSpec>,
-}
-
-impl Common {
-    fn new(shape: &WorkerShape, run: &Arc<RunSpec>) -> Self {
-        let mut env: std::collections::BTreeMap<_, _> = shape.image.env.iter().cloned().collect();
-        env.extend(run.env.clone());
-        Self { env: env.into_iter().collect(), of: run.clone() }
-    }
-}
 
 /// The lane.
 pub(super) struct Lane {
@@ -101,6 +84,10 @@ pub(super) struct Lane {
     over: Option<String>,
     /// A recall is on its way.
     recalling: bool,
+    /// Held until what has not begun is back.
+    taking_back: Option<Answer>,
+    /// What was heard while the lane was waiting for a disk.
+    later: Later,
     /// Losses of the link in a row.
     losses: u32,
     /// When the link was made.
@@ -172,6 +159,8 @@ impl Lane {
             reports: Vec::new(),
             over: hello.spent,
             recalling: false,
+            taking_back: None,
+            later: Later::default(),
             losses: 0,
             linked: Instant::now(),
         }
@@ -253,6 +242,9 @@ impl Lane {
             self.released = mail.released;
             self.link.release(self.released);
         }
+        if let Some(answer) = mail.take_back {
+            self.take_back(answer);
+        }
         for attempt in mail.kill {
             if let Some(flight) = self.flights.iter_mut().find(|flight| flight.attempt == attempt) {
                 flight.kill(&mut self.link);
@@ -260,68 +252,6 @@ impl Lane {
         }
         if self.born.elapsed() >= Duration::from_secs(AGE_SECS_MAX) && self.over.is_none() {
             self.over = Some("it is old".into());
-        }
-    }
-
-    /// Sends as many runs as there is work and room for.
-    async fn pull(&mut self) {
-        if self.over.is_some() || self.recalling {
-            return;
-        }
-        let Some(shape) = self.shape.clone() else { return };
-        let fresh = shape.isolation == Isolation::Fresh;
-        if fresh && self.next > FIRST_RUN {
-            return;
-        }
-        let held_max = if fresh { 1 } else { self.runs_max.saturating_sub(self.unreleased()) };
-        let (held, next) = (self.flights.len(), self.next);
-        let assignments = self.flights.iter().filter_map(|flight| flight.assignment.as_ref());
-        let bytes = AHEAD_BYTES_MAX.saturating_sub(assignments.map(Assignment::bytes).sum());
-        let pulled = self.shared.with(|board, _| board.pull(self.id, held, held_max, next, bytes));
-        if pulled.is_empty() {
-            return;
-        }
-        let notes: Vec<(u64, AttemptKey)> =
-            (next..).zip(pulled.iter().map(|pulled| pulled.assignment.attempt)).collect();
-        if let Err(error) = self.shared.env.runtime.note(&self.worker, &notes, self.released) {
-            self.over = Some("its notes can't be written".into());
-            if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-                self.shared.env.readiness.tell(format!("the agent's disk is full: {error}")).await;
-                self.shared.with(|board, _| {
-                    pulled.iter().for_each(|pulled| board.forget(pulled.assignment.attempt));
-                });
-                self.shared.not_begun(pulled.into_iter().map(|pulled| pulled.assignment).collect()).await;
-                return;
-            }
-            // Nobody knows what is wrong with it; another worker may have more luck.
-            let outcome = Outcome::WorkerLost(cut_message(format!(
-                "what is sent to its worker can't be noted: {error}"
-            )));
-            for Pulled { assignment, .. } in pulled {
-                self.never_began(assignment.attempt, outcome.clone());
-            }
-            return;
-        }
-        for Pulled { assignment, kill } in pulled {
-            let run = self.next;
-            self.next += 1;
-            if self.common.as_ref().is_none_or(|common| !Arc::ptr_eq(&common.of, &assignment.spec)) {
-                self.common = Some(Common::new(&shape, &assignment.spec));
-            }
-            let Some(common) = &self.common else { return };
-            let flight = Flight::new(run, assignment, kill);
-            let sent = self.link.run(&flight.command(&common.of, &common.env, shape.workdir.as_deref()));
-            match sent {
-                Ok(()) => self.flights.push_back(flight),
-                // The link is good; the command is longer than any kernel takes.
-                Err(error) => {
-                    let outcome = Outcome::CouldNotStart(cut_message(error.to_string()));
-                    self.never_began(flight.attempt, outcome);
-                }
-            }
-        }
-        if fresh {
-            self.over = Some("it is for one task".into());
         }
     }
 
@@ -369,7 +299,7 @@ impl Lane {
     }
 
     async fn take_events(&mut self) -> Result<(), LinkError> {
-        while let Some(event) = self.link.heard()? {
+        while let Some(event) = self.next_event()? {
             match event {
                 InitEvent::Started(run) => {
                     let stdin_sent = self.link.stdin_sent(run);
@@ -379,9 +309,16 @@ impl Lane {
                     }
                 }
                 InitEvent::Output { run, stream, offset, bytes } => {
+                    if self.flight(run).is_none() {
+                        continue;
+                    }
                     let env = self.shared.env.clone();
-                    let Some(flight) = self.flight(run) else { continue };
-                    let ack = flight.print(&env, stream, offset, bytes).await;
+                    let Some(mut flight) = self.flights.pop_front() else { continue };
+                    let ack = self.patiently(flight.print(&env, stream, offset, bytes)).await;
+                    if flight.is_given_up() {
+                        flight.kill(&mut self.link);
+                    }
+                    self.flights.push_front(flight);
                     if let Some(offset) = ack.map_err(|gap| LinkError::Protocol(gap.to_string()))? {
                         self.link.ack(run, stream, offset);
                     }
@@ -394,7 +331,7 @@ impl Lane {
                     let wall = Duration::from_micros(exit.usage.wall_micros);
                     self.shared.with(|board, _| board.observe(self.id, wall, true));
                     if let Some(flight) = self.flights.pop_front() {
-                        match flight.exited(exit).await {
+                        match self.patiently(flight.exited(exit)).await {
                             Ok(report) => self.reports.push(report),
                             Err((flight, why)) => {
                                 self.flights.push_front(flight);
@@ -445,48 +382,5 @@ impl Lane {
             self.shared.return_stuck().await;
         }
         Ok(())
-    }
-
-    /// What has not begun is run elsewhere, or later.
-    async fn recalled(&mut self, from: u64) {
-        self.recalling = false;
-        self.put_back(from, false);
-        self.shared.return_stuck().await;
-    }
-
-    /// Puts the flights from this run on back on the board. Those that can't be are ended.
-    fn put_back(&mut self, from: u64, worker_died: bool) {
-        let index = self.flights.partition_point(|flight| flight.run < from);
-        let flights = self.flights.split_off(index);
-        if flights.is_empty() {
-            return;
-        }
-        let runs: Vec<_> = flights.iter().map(|flight| flight.run).collect();
-        if let Err(error) = self.shared.env.runtime.unnote(&self.worker, &runs) {
-            // It matters only to a later agent that can't reach this worker.
-            tracing::debug!(worker = %self.worker, %error, "what was sent to it is still noted");
-        }
-        let mut back = Vec::new();
-        for flight in flights {
-            match flight.assignment {
-                Some(assignment) => back.push(assignment),
-                None => {
-                    let why = "what it ran is not known any more";
-                    self.never_began(flight.attempt, Outcome::WorkerLost(why.into()));
-                }
-            }
-        }
-        let kept_off = self.shared.with(|board, to_do| board.put_back(self.id, back, worker_died, to_do));
-        for (attempt, killed) in kept_off {
-            let why = "several workers died before it could begin";
-            let outcome = if killed { Outcome::Cancelled } else { Outcome::WorkerLost(why.into()) };
-            self.reports.push(Report::without_output(attempt, outcome));
-        }
-    }
-
-    /// Ends one out of its turn: init knows nothing of it that would have to be released.
-    fn never_began(&mut self, attempt: AttemptKey, outcome: Outcome) {
-        self.shared.with(|board, _| board.forget(attempt));
-        self.reports.push(Report::without_output(attempt, outcome));
     }
 }

@@ -35,6 +35,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -103,6 +104,27 @@ impl Pool {
         let attempts =
             attempts.into_iter().zip(kills).map(|((run, attempt), kill)| (run, attempt, kill)).collect();
         self.shared.spawn_lane(lane, lane::run_adopted(shared, lane, worker, attempts, link));
+    }
+
+    /// Nothing begins any more: all that has not begun is handed back, and then that is told. What runs goes on.
+    pub fn take_back(&self) {
+        let (answer, mut answered) = mpsc::channel(1);
+        let waiting = self.shared.with(|board, to_do| {
+            let (waiting, lanes) = board.take_back(&answer);
+            to_do.extend(lanes.into_iter().map(Do::Look));
+            waiting
+        });
+        drop(answer);
+        let shared = self.shared.clone();
+        self.shared.spawn(async move {
+            if !waiting.is_empty() {
+                shared.not_begun(waiting).await;
+            }
+            // Nothing is ever sent: it ends when nobody owes an answer any more.
+            let _ = answered.recv().await;
+            // Without a core nobody needs to know.
+            let _ = shared.env.inputs.send(Input::TakenBack).await;
+        });
     }
 
     /// Kills one. It ends all the same.

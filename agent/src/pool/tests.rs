@@ -6,7 +6,7 @@ use crate::{
         FOLLOWS_MAX,
         stdin::{StdinError, StdinSource},
     },
-    domain::Phase,
+    domain::{Output, Phase},
     outbox::Spool,
     readiness::Readiness,
     runtime::{Blobs, ImageError, Runtime, scripted::ScriptedRuntime},
@@ -251,6 +251,47 @@ async fn a_kill_reaches_a_lane_that_waits_for_a_disk() {
     assert_eq!((report.attempt, report.outcome), (key(1, 1), Outcome::Cancelled));
 }
 
+/// The next output of this task on stdout can't be spooled.
+fn block(bench: &Bench, index: u32) -> PathBuf {
+    let path = bench.dir.path().join("spool").join(format!("{}.out", key(1, index)));
+    std::fs::create_dir(&path).expect("made");
+    path
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_behind_one_that_waits_for_a_disk_comes_back() {
+    let mut bench = Bench::warm(1).await;
+    let path = block(&bench, 1);
+    bench.pool.start(vec![task(1, 1, &["bytes=500000", "sleep=5s"]), task(1, 2, &["exit=2"])]);
+    let input = bench.input().await;
+    let Input::NotBegun(back) = input else { panic!("{input:?}") };
+    assert_eq!(back.iter().map(|assignment| assignment.attempt).collect::<Vec<_>>(), [key(1, 2)]);
+    std::fs::remove_dir(path).expect("removed");
+    bench.pool.start(back);
+    let report = bench.ended().await;
+    assert_eq!((report.attempt, report.outcome), (key(1, 1), Outcome::Exited(0)));
+    assert!(matches!(report.stdout, Output::Spooled { length: 500_000, .. }), "all of it came");
+    bench.pool.release(&[report.attempt]);
+    bench.ends(1, 2, &Outcome::Exited(2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_keep_its_output_for_long_is_lost_and_its_worker_goes_on() {
+    let mut bench = Bench::warm(1).await;
+    let worker = bench.workers().await;
+    block(&bench, 1);
+    bench.pool.start(vec![task(1, 1, &["bytes=5000000", "hang"])]);
+    let since = Instant::now();
+    let report = bench.ended().await;
+    assert_eq!(report.attempt, key(1, 1));
+    let why = |why: &str| why.starts_with("what it printed can't be kept");
+    assert!(matches!(&report.outcome, Outcome::WorkerLost(lost) if why(lost)), "{:?}", report.outcome);
+    assert!(since.elapsed() < Duration::from_secs(90), "{:?}", since.elapsed());
+    bench.pool.release(&[report.attempt]);
+    bench.run(task(1, 2, &["exit=0"])).await;
+    assert_eq!(bench.workers().await, worker);
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_pool_adopts_what_was_begun_and_takes_back_the_rest() {
     let mut first = Bench::warm(1).await;
@@ -336,6 +377,60 @@ async fn a_finished_pool_leaves_no_worker_but_what_holds_an_ending() {
     let Bench { runtime, pool, inputs: _inputs, .. } = bench;
     pool.finish(Duration::from_secs(30)).await;
     assert_eq!((runtime.workers().await.expect("lists").len(), runtime.runs_held()), (1, 1));
+}
+
+/// What a pool that begins nothing any more hands back.
+async fn taken_back(bench: &mut Bench) -> Vec<AttemptKey> {
+    bench.pool.take_back();
+    let mut back = Vec::new();
+    loop {
+        match bench.input().await {
+            Input::NotBegun(assignments) => {
+                back.extend(assignments.iter().map(|assignment| assignment.attempt));
+            }
+            Input::TakenBack => return back,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_and_what_is_sent_ahead_is_taken_back_and_what_runs_goes_on() {
+    let mut bench = Bench::warm(1).await;
+    bench.pool.start(vec![
+        task(1, 1, &["sleep=50ms", "exit=1"]),
+        task(1, 2, &["exit=2"]),
+        task(2, 0, &["exit=3"]),
+    ]);
+    bench.until("two are sent", |runtime, _| runtime.runs_held() == 2).await;
+    let mut back = taken_back(&mut bench).await;
+    back.sort_unstable();
+    assert_eq!(back, [key(1, 2), key(2, 0)]);
+    bench.ends(1, 1, &Outcome::Exited(1)).await;
+    bench.until("its worker goes", |_, workers| workers == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_worker_is_taken_back_at_once() {
+    let mut bench = Bench::new(1);
+    bench.pool.start((0..3).map(|index| task(1, index, &["exit=0"])).collect());
+    let since = Instant::now();
+    assert_eq!(taken_back(&mut bench).await, [key(1, 0), key(1, 1), key(1, 2)]);
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    bench.until("nothing is left", |_, workers| workers == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_to_a_pool_that_begins_nothing_is_handed_back() {
+    let mut bench = Bench::warm(1).await;
+    bench.pool.start(vec![task(1, 1, &["sleep=50ms", "worker-lost"]), task(1, 2, &["exit=2"])]);
+    bench.until("both are sent", |runtime, _| runtime.runs_held() == 2).await;
+    // As if it had died before it was asked.
+    let lanes = bench.pool.shared.with(|board, _| board.close());
+    assert_eq!(lanes.len(), 1);
+    let Input::NotBegun(back) = bench.input().await else { panic!() };
+    assert_eq!(back.iter().map(|assignment| assignment.attempt).collect::<Vec<_>>(), [key(1, 2)]);
+    assert!(matches!(bench.ended().await.outcome, Outcome::WorkerLost(_)));
 }
 
 /// What the pool tells when nothing can be begun: that first, and then what it hands back.

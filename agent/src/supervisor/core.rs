@@ -118,6 +118,7 @@ impl Core {
                 }
             }
             Input::NotBegun(assignments) => self.not_begun(assignments, effects),
+            Input::TakenBack => self.taken_back(),
             Input::Uploaded(attempt) => self.unrecorded.uploaded(attempt),
             Input::UploadFailed { attempt, why } => self.upload_failed(attempt, &why, effects),
             Input::Runtime { not_ready } => self.runtime_not_ready = not_ready,

@@ -72,6 +72,8 @@ pub trait Hands: Send {
     fn release(&mut self, attempts: Vec<AttemptKey>);
     /// An attempt is to be killed.
     fn kill(&mut self, attempt: AttemptKey);
+    /// All that was started and has not begun is to come back.
+    fn take_back(&mut self);
     /// Attempts are to be started, in this order.
     fn start(&mut self, assignments: Vec<Assignment>);
     /// Spooled output, of these lengths, is to be uploaded. Repeated calls do the work once.
@@ -272,6 +274,9 @@ impl<J: Journal, H: Hands> Driver<J, H> {
         }
         if !effects.start.is_empty() {
             self.hands.start(effects.start);
+        }
+        if effects.take_back {
+            self.hands.take_back();
         }
         for attempt in effects.kill {
             self.hands.kill(attempt);

@@ -12,6 +12,9 @@ pub struct Effects {
     pub forget: Vec<AttemptKey>,
     /// Then: endings that are in the outbox or settled, so that init need not keep them and the worker can go.
     pub release: Vec<AttemptKey>,
+    /// All that was started and has not begun is to come back, as [`super::Input::NotBegun`]; then comes
+    /// [`super::Input::TakenBack`]. Nothing is started any more.
+    pub take_back: bool,
     /// Attempts to kill. Each ends with [`super::Input::Ended`] or [`super::Input::NotBegun`] all the same.
     pub kill: Vec<AttemptKey>,
     /// Attempts to start, in this order. There are more than slots if attempts end fast: those beyond wait in the shell

@@ -28,6 +28,8 @@ pub enum Input {
     /// Attempts that were to be started, and for certain never began: they were stuck behind others, or their worker went
     /// before. In the order in which they were to be started. The shell has forgotten them.
     NotBegun(Vec<Assignment>),
+    /// All that had not begun when the core wanted it back has come back before this.
+    TakenBack,
     /// The spooled output of an ended attempt is durable with the coordinator, or unwanted.
     Uploaded(AttemptKey),
     /// The spooled output of an ended attempt can never be uploaded.

@@ -1,6 +1,6 @@
 //! What comes back to the board, and what leaves it without having had a lane.
 
-use super::{Board, Do, LaneId, Place, class::Waiting};
+use super::{Answer, Board, Do, LaneId, Place, class::Waiting};
 use crate::domain::{Assignment, AttemptKey};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -61,20 +61,30 @@ impl Board {
         all
     }
 
+    /// Nothing begins any more: takes all that waits, in its order. Each lane that may hold more owes an answer.
+    pub(in crate::pool) fn take_back(&mut self, answer: &Answer) -> (Vec<Assignment>, Vec<LaneId>) {
+        let lanes = self.close();
+        // Others have been given nothing, or have nothing left.
+        for lane in self.lanes.values_mut().filter(|lane| lane.has_slot && !lane.opening) {
+            lane.mail.take_back = Some(answer.clone());
+        }
+        (self.take_stuck(), lanes)
+    }
+
     /// What has waited for too long while no slot was free: it is not for the pool to keep. Lanes that are about to take
-    /// their first keep it.
+    /// their first keep it, unless nothing begins any more.
     pub(in crate::pool) fn take_stuck(&mut self) -> Vec<Assignment> {
-        if self.has_free_slot() {
+        if self.has_free_slot() && !self.closing {
             return Vec::new();
         }
         let (mut stuck, mut emptied) = (Vec::new(), Vec::new());
         for (id, class) in &mut self.classes {
-            let waits_long =
-                |waiting: &Waiting| waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS);
-            if class.waiting.get(class.opening).is_some_and(waits_long) {
-                stuck.extend(
-                    class.waiting.drain(class.opening..).map(|waiting| (waiting.turn, waiting.assignment)),
-                );
+            let waits_long = |waiting: &Waiting| {
+                self.closing || waiting.since.elapsed() >= Duration::from_millis(WAIT_MILLIS)
+            };
+            let kept = if self.closing { 0 } else { class.opening };
+            if class.waiting.get(kept).is_some_and(waits_long) {
+                stuck.extend(class.waiting.drain(kept..).map(|waiting| (waiting.turn, waiting.assignment)));
                 emptied.push(*id);
             }
         }

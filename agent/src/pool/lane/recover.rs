@@ -1,6 +1,6 @@
 //! When the link to a worker breaks, and when an agent takes over the worker of an earlier one.
 
-use super::{LINK_LOSSES_MAX, LINK_SECS_GOOD, Lane};
+use super::{LINK_LOSSES_MAX, LINK_SECS_GOOD, Lane, Later};
 use crate::{
     domain::{AttemptKey, Outcome, Report},
     init_link::{HeldState, Hello, InitEvent, InitLink, LinkError, Offsets},
@@ -105,6 +105,8 @@ pub(in crate::pool) async fn run_adopted(
                 reports: Vec::new(),
                 over: Some("it is of an earlier agent".into()),
                 recalling: false,
+                taking_back: None,
+                later: Later::default(),
                 losses: 0,
                 linked: Instant::now(),
             };
@@ -161,6 +163,8 @@ impl Lane {
             self.losses = 0;
         }
         self.losses += 1;
+        // Init tells it again.
+        self.later = Later::default();
         let hangs = matches!(error, LinkError::Silent { .. });
         let why = if self.losses > LINK_LOSSES_MAX || hangs {
             Outcome::WorkerLost(cut_message(format!("its init can't be spoken to: {error}")))
@@ -182,7 +186,7 @@ impl Lane {
                     self.link = link;
                     self.linked = Instant::now();
                     self.recalling = false;
-                    self.put_back(from, false);
+                    self.put_back(from, false).await;
                     self.go_on(&hello);
                     return false;
                 }
@@ -203,7 +207,7 @@ impl Lane {
         let heard =
             self.flights.iter().filter(|flight| flight.begun.is_some()).map(|flight| flight.run).max();
         let last = begun.map_or(u64::MAX, |begun| begun.run.max(heard.unwrap_or(0)));
-        self.put_back(last.saturating_add(1), true);
+        self.put_back(last.saturating_add(1), true).await;
         while let Some(flight) = self.flights.pop_front() {
             let outcome = match flight.run {
                 run if run == last || self.flights.is_empty() && last == u64::MAX => why.clone(),

@@ -1,12 +1,16 @@
 //! How the core stops.
 //!
 //! ```text
-//!  Stop(Drain) ─▶ nothing starts; what runs may end ─▶ nothing runs, or the grace is over: what still runs is killed
-//!        │                                                                                │
-//!        │           what ended is recorded, or time is up; the rest is handed back ◀─────┘─▶ stopped
-//!        ▼
-//!  Stop(Leave) ─▶ nothing starts; what runs is left to its workers; what ended is in the outbox ─▶ stopped
+//!  Stop(Drain) ─▶ nothing begins; what runs may end ─▶ nothing runs, or the grace is over: what still runs is killed
+//!                                                                                         │
+//!                    what ended is recorded, or time is up; the rest is handed back ◀─────┘─▶ stopped
+//!
+//!  Stop(Leave) ─▶ nothing begins; what runs is left to its workers, what ended is in the outbox, and what had not begun
+//!                 is handed back ─▶ stopped
 //! ```
+//!
+//! What was dispatched may still wait for its worker, or in it: with a stop all of that is taken back. What does not come
+//! back soon has begun, for all that is known.
 //!
 //! The outbox outlives the process, and not always the lease: the host may be about to go down. So a drain waits, within its
 //! grace, also for uploads and for a coordinator that is away.
@@ -22,6 +26,9 @@ const KILL_WAIT_SECS: u64 = 20;
 /// How long it waits for a coordinator to tell all that to, in seconds. Longer likewise.
 const UNHEARD_WAIT_SECS: u64 = 2;
 
+/// How long one that leaves waits for what has not begun to come back, in seconds.
+const TAKE_BACK_WAIT_SECS: u64 = 1;
+
 /// A stop that is under way.
 #[derive(Debug)]
 pub(super) struct Stopping {
@@ -31,6 +38,8 @@ pub(super) struct Stopping {
     kills_at: Duration,
     /// Since nothing runs any more but what is being killed or left.
     ending_since: Option<Duration>,
+    /// What runs now has begun.
+    taken_back: bool,
 }
 
 impl Stopping {
@@ -41,8 +50,12 @@ impl Stopping {
 
     pub(super) fn next_timer(&self, now: Duration) -> Option<Duration> {
         let timers = match self.ending_since {
-            None => [Some(self.kills_at), None],
-            Some(since) => [UNHEARD_WAIT_SECS, KILL_WAIT_SECS].map(|wait| Some(self.until(since, wait))),
+            None => [Some(self.kills_at), None, None],
+            Some(since) => {
+                let take_back = (self.leaves && !self.taken_back).then_some(TAKE_BACK_WAIT_SECS);
+                [take_back, Some(UNHEARD_WAIT_SECS), Some(KILL_WAIT_SECS)]
+                    .map(|wait| Some(self.until(since, wait?)))
+            }
         };
         timers.into_iter().flatten().filter(|at| *at > now).min()
     }
@@ -50,14 +63,13 @@ impl Stopping {
 
 impl Core {
     pub(super) fn stop(&mut self, stop: Stop, now: Duration, effects: &mut Effects) {
+        let new = |leaves, kills_at, ending_since| {
+            Some(Stopping { leaves, kills_at, ending_since, taken_back: false })
+        };
+        effects.take_back |= self.stopping.is_none();
         match (&mut self.stopping, stop) {
-            (None, Stop::Drain(grace)) => {
-                let kills_at = now.saturating_add(grace);
-                self.stopping = Some(Stopping { leaves: false, kills_at, ending_since: None });
-            }
-            (None, Stop::Leave) => {
-                self.stopping = Some(Stopping { leaves: true, kills_at: now, ending_since: Some(now) });
-            }
+            (None, Stop::Drain(grace)) => self.stopping = new(false, now.saturating_add(grace), None),
+            (None, Stop::Leave) => self.stopping = new(true, now, Some(now)),
             // A second one may hurry, and not put off.
             (Some(stopping), Stop::Drain(grace)) => {
                 stopping.kills_at = stopping.kills_at.min(now.saturating_add(grace));
@@ -69,6 +81,12 @@ impl Core {
         for assignment in std::mem::take(&mut effects.start) {
             self.held.unstart(assignment.attempt);
             self.held.hand_back(assignment.attempt);
+        }
+    }
+
+    pub(super) fn taken_back(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.taken_back = true;
         }
     }
 
@@ -93,7 +111,9 @@ impl Core {
         if now >= stopping.until(since, KILL_WAIT_SECS) {
             return true;
         }
-        if !stopping.leaves && self.held.running() > 0 || !self.outbox_failing.is_empty() {
+        let may_run =
+            stopping.leaves && (stopping.taken_back || now >= stopping.until(since, TAKE_BACK_WAIT_SECS));
+        if !may_run && self.held.running() > 0 || !self.outbox_failing.is_empty() {
             return false;
         }
         let all_recorded = stopping.leaves || self.unrecorded.is_empty();

@@ -66,6 +66,9 @@ impl Hands for FakeHands {
     fn kill(&mut self, attempt: AttemptKey) {
         self.tell(format!("kill {attempt}"));
     }
+    fn take_back(&mut self) {
+        self.tell("take back".into());
+    }
     fn start(&mut self, assignments: Vec<Assignment>) {
         self.tell(format!("start {}", names(assignments.iter().map(|assignment| assignment.attempt))));
     }
@@ -283,7 +286,7 @@ async fn it_ends_once_the_core_has_stopped() {
     bench.put(ended(1)).await;
     bench.expect(&["commit +1 -0", "release 7-task-1-1", "1#3 reports 1"]).await;
     bench.put(STOP).await;
-    bench.expect(&["kill 7-task-2-1", "1#4 credits 0 stopping"]).await;
+    bench.expect(&["take back", "kill 7-task-2-1", "1#4 credits 0 stopping"]).await;
     bench.put(Input::Ended(vec![Report::without_output(key(2), Outcome::Exited(0))])).await;
     bench.expect(&["commit +1 -0", "release 7-task-2-1", "1#5 reports 1"]).await;
     bench.put(from(1, FromCoordinator::Settled(vec![key(1), key(2)]))).await;

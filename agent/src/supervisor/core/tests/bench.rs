@@ -21,6 +21,7 @@ pub(super) enum Do {
     Persist(AttemptKey),
     Forget(AttemptKey),
     Release(AttemptKey),
+    TakeBack,
     Kill(AttemptKey),
     Start(AttemptKey),
     Upload(AttemptKey),
@@ -90,6 +91,7 @@ fn flatten(effects: Effects) -> Vec<Do> {
     all.extend(effects.persist.into_iter().map(|report| Do::Persist(report.attempt)));
     all.extend(effects.forget.into_iter().map(Do::Forget));
     all.extend(effects.release.into_iter().map(Do::Release));
+    all.extend(effects.take_back.then_some(Do::TakeBack));
     all.extend(effects.kill.into_iter().map(Do::Kill));
     all.extend(effects.start.into_iter().map(|assignment| Do::Start(assignment.attempt)));
     all.extend(effects.upload.into_iter().map(Do::Upload));

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 const GRACE: Input = Input::Stop(Stop::Drain(Duration::from_secs(60)));
 
+const LEAVE: Input = Input::Stop(Stop::Leave);
+
 fn settled(index: u32) -> FromCoordinator {
     FromCoordinator::Settled(vec![key(index)])
 }
@@ -20,6 +22,7 @@ fn a_stop_kills_and_hands_back() {
     bench.step(
         STOP,
         &[
+            Do::TakeBack,
             Do::Kill(key(1)),
             Do::Kill(key(2)),
             Do::Send(1, 3, no_credits("stopping")),
@@ -34,11 +37,7 @@ fn a_stop_kills_and_hands_back() {
     // It ended by itself just before the kill: that is a result.
     bench.step(
         Input::Ended(vec![exited(2)]),
-        &[
-            Do::Persist(key(2)),
-            Do::Release(key(2)),
-            Do::Send(1, 6, ToCoordinator::Reports(vec![exited(2)])),
-        ],
+        &[Do::Persist(key(2)), Do::Release(key(2)), Do::Send(1, 6, ToCoordinator::Reports(vec![exited(2)]))],
     );
     bench.step(from(1, 3, settled(2)), &[Do::Forget(key(2)), Do::Stopped]);
 }
@@ -58,6 +57,7 @@ fn what_would_start_in_the_batch_of_the_stop_is_handed_back() {
     assert_eq!(
         done,
         [
+            Do::TakeBack,
             Do::Send(1, 3, no_credits("stopping")),
             Do::Send(1, 4, ToCoordinator::Returned(vec![key(1), key(2)])),
             Do::Stopped,
@@ -67,8 +67,8 @@ fn what_would_start_in_the_batch_of_the_stop_is_handed_back() {
 
 #[test]
 fn an_idle_agent_stops_at_once() {
-    Bench::in_session(1).step(STOP, &[Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
-    Bench::new(1).step(STOP, &[Do::Stopped]);
+    Bench::in_session(1).step(STOP, &[Do::TakeBack, Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
+    Bench::new(1).step(STOP, &[Do::TakeBack, Do::Stopped]);
 }
 
 #[test]
@@ -76,15 +76,11 @@ fn what_was_cancelled_before_the_stop_is_reported() {
     let mut bench = Bench::in_session(1);
     bench.take(from(1, 2, assign(&[key(1)])));
     bench.take(from(1, 3, FromCoordinator::Cancel(vec![key(1)])));
-    bench.step(STOP, &[Do::Send(1, 3, no_credits("stopping"))]);
+    bench.step(STOP, &[Do::TakeBack, Do::Send(1, 3, no_credits("stopping"))]);
     let killed = report(key(1), Outcome::Cancelled);
     bench.step(
         Input::Ended(vec![killed.clone()]),
-        &[
-            Do::Persist(key(1)),
-            Do::Release(key(1)),
-            Do::Send(1, 4, ToCoordinator::Reports(vec![killed])),
-        ],
+        &[Do::Persist(key(1)), Do::Release(key(1)), Do::Send(1, 4, ToCoordinator::Reports(vec![killed]))],
     );
     bench.step(from(1, 4, settled(1)), &[Do::Forget(key(1)), Do::Stopped]);
 }
@@ -92,7 +88,7 @@ fn what_was_cancelled_before_the_stop_is_reported() {
 #[test]
 fn without_a_coordinator_a_stop_waits_a_little_for_one() {
     let mut bench = Bench::with(1, vec![key(1)], vec![]);
-    bench.step(STOP, &[Do::Kill(key(1))]);
+    bench.step(STOP, &[Do::TakeBack, Do::Kill(key(1))]);
     bench.step(
         Input::Ended(vec![report(key(1), Outcome::Cancelled)]),
         &[Do::Forget(key(1)), Do::Release(key(1))],
@@ -137,7 +133,11 @@ fn a_drain_lets_end_what_runs_and_hands_back_the_rest() {
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.step(
         GRACE,
-        &[Do::Send(1, 3, no_credits("stopping")), Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)]))],
+        &[
+            Do::TakeBack,
+            Do::Send(1, 3, no_credits("stopping")),
+            Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)])),
+        ],
     );
     bench.pass(Duration::from_secs(1));
     let done = bench.take(Input::Ended(vec![exited(1)]));
@@ -154,13 +154,10 @@ fn a_drain_waits_until_what_was_long_is_uploaded_and_recorded() {
     bench.take(from(1, 2, assign(&[key(1)])));
     bench.take(GRACE);
     bench.pass(Duration::from_secs(10));
-    bench.step(
-        Input::Ended(vec![spooled(1, 100_000_000)]),
-        &[Do::Persist(key(1)), Do::Release(key(1)), Do::Upload(key(1))],
-    );
+    let done = bench.take(Input::Ended(vec![spooled(1, 100_000_000)]));
+    assert!(done.contains(&Do::Upload(key(1))) && !done.contains(&Do::Stopped), "{done:?}");
     bench.pass(Duration::from_secs(45));
     let stopped = |done: Vec<Do>| done.contains(&Do::Stopped);
-    assert!(!stopped(bench.take(Input::Tick)), "the grace is not over");
     assert!(!stopped(bench.take(Input::Uploaded(key(1)))), "it is reported, and not recorded");
     assert!(stopped(bench.take(from(1, 3, settled(1)))));
 }
@@ -193,10 +190,7 @@ fn within_its_grace_a_drain_waits_for_a_coordinator() {
     bench.quiet(Input::Tick);
     bench.step(Input::Connected(ConnectionId(1)), &[Do::Send(1, 1, hello(&[], &[key(1)], 0))]);
     let reports = ToCoordinator::Reports(vec![exited(1)]);
-    bench.step(
-        from(1, 1, welcome(1, 1)),
-        &[Do::Send(1, 2, no_credits("stopping")), Do::Send(1, 3, reports)],
-    );
+    bench.step(from(1, 1, welcome(1, 1)), &[Do::Send(1, 2, no_credits("stopping")), Do::Send(1, 3, reports)]);
     bench.step(from(1, 2, settled(1)), &[Do::Forget(key(1)), Do::Stopped]);
 
     let mut bench = Bench::with(1, vec![], vec![exited(1)]);
@@ -246,27 +240,49 @@ fn leaving_keeps_what_runs_and_what_ended() {
     bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.take(Input::Ended(vec![exited(1)]));
     bench.step(
-        Input::Stop(Stop::Leave),
+        LEAVE,
         &[
             // Nobody else would know of it: init is asked no more.
             Do::Persist(key(1)),
             Do::Release(key(1)),
+            Do::TakeBack,
             Do::Send(1, 4, no_credits("stopping")),
-            Do::Stopped,
         ],
     );
+    bench.step(Input::TakenBack, &[Do::Stopped]);
 }
 
 #[test]
-fn leaving_hands_back_what_waits() {
-    let mut bench = Bench::in_session(1);
-    bench.take(from(1, 2, assign(&[key(1), key(2)])));
+fn leaving_hands_back_what_waits_and_what_has_not_begun() {
+    let mut bench = Bench::in_session(2);
+    bench.take(from(1, 2, assign(&[key(1), key(2), key(3)])));
     bench.step(
-        Input::Stop(Stop::Leave),
+        LEAVE,
         &[
+            Do::TakeBack,
             Do::Send(1, 3, no_credits("stopping")),
-            Do::Send(1, 4, ToCoordinator::Returned(vec![key(2)])),
-            Do::Stopped,
+            Do::Send(1, 4, ToCoordinator::Returned(vec![key(3)])),
         ],
     );
+    let FromCoordinator::Assign(not_begun) = assign(&[key(2)]) else { unreachable!("it assigns") };
+    bench.step(Input::NotBegun(not_begun), &[Do::Send(1, 5, ToCoordinator::Returned(vec![key(2)]))]);
+    bench.step(Input::TakenBack, &[Do::Stopped]);
+}
+
+#[test]
+fn who_leaves_waits_only_a_little_for_what_does_not_come_back() {
+    let mut bench = Bench::in_session(1);
+    bench.take(from(1, 2, assign(&[key(1)])));
+    bench.take(LEAVE);
+    bench.quiet(LEAVE);
+    bench.pass(Duration::from_millis(999));
+    bench.quiet(Input::Tick);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.core.next_timer(bench.now - Duration::from_millis(1)), Some(bench.now));
+    bench.step(Input::Tick, &[Do::Stopped]);
+}
+
+#[test]
+fn who_leaves_nothing_behind_waits_for_nothing() {
+    Bench::in_session(1).step(LEAVE, &[Do::TakeBack, Do::Send(1, 3, no_credits("stopping")), Do::Stopped]);
 }
