@@ -9,10 +9,10 @@ use crate::{
 };
 use piecework_agent::{
     domain::{AttemptKey, Report},
-    supervisor::{ConnectionId, Core, CoreConfig, Effects, Input, Planted, ToCoordinator},
+    supervisor::{ConnectionId, Core, CoreConfig, Effects, Input, Planted, Stop, ToCoordinator},
 };
 use rand::RngExt;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The label that projects may ask for.
 pub(crate) const GPU: &str = "gpu";
@@ -132,6 +132,43 @@ impl World {
         }
     }
 
+    /// The agent is told to stop, in one of its ways.
+    pub(crate) fn agent_stops(&mut self, host: usize) {
+        let stop = if self.rng.random_bool(0.5) {
+            Stop::Leave
+        } else {
+            Stop::Drain(Duration::from_millis(self.rng.random_range(0..3_000)))
+        };
+        self.tell(|| format!("TROUBLE agent of host {host} is stopped: {stop:?}"));
+        self.agent_input(host, Input::Stop(stop));
+    }
+
+    /// The shell has asked the lanes for what has not begun.
+    pub(crate) fn taken_back(&mut self, host: usize, instance: u64) {
+        if self.hosts[host].instance == instance {
+            let back = self.take_waiting(host, |_| true);
+            self.give_back(host, back);
+            self.agent_input(host, Input::TakenBack);
+        }
+    }
+
+    /// The core has stopped: the process ends.
+    fn agent_ends(&mut self, host: usize) {
+        let near = &mut self.hosts[host];
+        near.core = None;
+        near.endings.clear();
+        let wire = near.wire.take();
+        for (attempt, worker) in &near.workers {
+            assert!(!worker.waits(), "{attempt} has not begun, and nobody was told");
+        }
+        self.tell(|| format!("agent of host {host} has stopped"));
+        if let Some(wire) = wire {
+            self.close_wire(wire, End::Agent);
+        }
+        let down = self.rng.random_range(10..1_000);
+        self.at(down, Event::AgentStarts { host });
+    }
+
     /// Gives the agent's core an input, and performs what it wants; or the process dies on the way.
     pub(crate) fn agent_input(&mut self, host: usize, input: Input) {
         let Some(core) = &mut self.hosts[host].core else { return };
@@ -159,6 +196,10 @@ impl World {
         for attempt in fx.release {
             near.workers.remove(&attempt);
         }
+        if fx.take_back {
+            let (instance, after) = (self.hosts[host].instance, self.rng.random_range(0..20));
+            self.at(after, Event::TakenBack { host, instance });
+        }
         for attempt in fx.kill {
             self.kill(host, attempt);
         }
@@ -178,6 +219,9 @@ impl World {
         for (ConnectionId(wire), why) in fx.closes {
             self.tell(|| format!("host {host} closes {wire}: {why}"));
             self.close_wire(wire, End::Agent);
+        }
+        if fx.stopped {
+            self.agent_ends(host);
         }
     }
 

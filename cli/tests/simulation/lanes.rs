@@ -135,7 +135,7 @@ impl World {
         taken.into_iter().map(|worker| worker.assignment).collect()
     }
 
-    fn give_back(&mut self, host: usize, assignments: Vec<Assignment>) {
+    pub(crate) fn give_back(&mut self, host: usize, assignments: Vec<Assignment>) {
         if !assignments.is_empty() {
             self.tell(|| {
                 let attempts: Vec<_> = assignments.iter().map(|back| back.attempt.to_string()).collect();

@@ -100,6 +100,11 @@ pub(crate) enum Event {
     EndingsArrive {
         host: usize,
     },
+    /// What has not begun comes back to an agent that stops.
+    TakenBack {
+        host: usize,
+        instance: u64,
+    },
     Uploaded {
         host: usize,
         instance: u64,
@@ -297,6 +302,7 @@ impl World {
             Event::WorkerEnds { host, worker } => self.worker_ends(host, worker),
             Event::LaneIsLookedAt { host, worker } => self.lane_is_looked_at(host, worker),
             Event::EndingsArrive { host } => self.endings_arrive(host),
+            Event::TakenBack { host, instance } => self.taken_back(host, instance),
             Event::Uploaded { host, instance, attempt } => {
                 if self.hosts[host].instance == instance {
                     self.agent_input(host, piecework_agent::supervisor::Input::Uploaded(attempt));
@@ -316,7 +322,8 @@ impl World {
         self.at(next, Event::Trouble);
         let host = self.rng.random_range(0..self.hosts.len());
         match self.rng.random_range(0..100) {
-            0..25 => self.cut_wire(host),
+            0..20 => self.cut_wire(host),
+            20..25 => self.agent_stops(host),
             25..40 => self.agent_crashes(host, false, false),
             40..47 => self.agent_crashes(host, true, false),
             47..49 => {
