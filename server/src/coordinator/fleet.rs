@@ -102,6 +102,7 @@ impl Coordinator {
         let serving = || self.agents.iter().filter(|(_, agent)| agent.serves());
         let out = serving().filter(|(_, agent)| agent.health.is_out()).count();
         if (out + 1) * 2 > serving().count() {
+            self.agents.update(id, |agent| agent.health.acquitted());
             return;
         }
         let now = self.now;

@@ -88,6 +88,7 @@ impl Health {
         if points_at_host(outcome) {
             self.blamed.retain(|(other, _)| *other != task);
             self.blamed.push((task, well_elsewhere));
+            drop_oldest(&mut self.blamed, BLAMED_TASKS_MAX);
         } else {
             // Its worker was there, and its command began.
             self.blamed.clear();
@@ -95,6 +96,7 @@ impl Health {
         if well_elsewhere {
             self.failed.retain(|other| *other != task);
             self.failed.push(task);
+            drop_oldest(&mut self.failed, FAILED_TASKS_MAX);
         } else {
             self.failed.clear();
         }
@@ -116,6 +118,12 @@ impl Health {
             ));
         }
         None
+    }
+
+    /// It was convicted, and too many others are. What was held against it is forgotten.
+    pub(super) fn acquitted(&mut self) {
+        self.blamed.clear();
+        self.failed.clear();
     }
 
     /// It gets nothing for a while. How long.
@@ -148,6 +156,11 @@ impl Health {
             State::Probation { why } => format!("on probation, with one attempt: {why}"),
         }
     }
+}
+
+/// The latest say enough.
+fn drop_oldest<T>(tasks: &mut Vec<T>, tasks_max: usize) {
+    tasks.drain(..tasks.len().saturating_sub(tasks_max));
 }
 
 fn tasks_in_words(tasks: usize) -> String {
@@ -185,6 +198,22 @@ mod tests {
             assert_eq!(health.failed(task(1, index), &lost(), false), None);
         }
         assert!(health.failed(task(2, 0), &lost(), false).is_some(), "two do");
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_could_convict() {
+        let mut health = Health::default();
+        for index in 0..100 {
+            assert_eq!(health.failed(task(1, index), &lost(), false), None);
+            assert!(health.blamed.len() <= BLAMED_TASKS_MAX);
+        }
+        let mut health = Health::default();
+        for index in 0..100 {
+            health.failed(task(1, index), &Outcome::Exited(1), true);
+            assert!(health.failed.len() <= FAILED_TASKS_MAX);
+        }
+        health.acquitted();
+        assert!(health.is_spotless());
     }
 
     #[test]
