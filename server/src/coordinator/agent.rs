@@ -7,7 +7,7 @@ use super::{
     seats::{ClassId, Place, Standing},
 };
 use crate::{
-    domain::{AttemptKey, SessionEpoch},
+    domain::{AttemptKey, Phase, ProjectId, SessionEpoch, TaskKey},
     store::KnownAgent,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -175,6 +175,12 @@ impl Agent {
     /// Connected, and not drained: it may be given attempts, now or once it has room.
     pub(super) fn serves(&self) -> bool {
         self.session.is_some() && !self.draining
+    }
+
+    /// How many attempts of this project it holds.
+    pub(super) fn held_of(&self, project: ProjectId) -> usize {
+        let first = TaskKey { project, phase: Phase::Split, index: 0 }.attempt(0);
+        self.held.range(first..).take_while(|(attempt, _)| attempt.task.project == project).count()
     }
 
     /// It holds one more, the latest in this order.

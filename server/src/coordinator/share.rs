@@ -148,6 +148,11 @@ impl Share {
         self.lines.get(&class)?.first().copied()
     }
 
+    /// Whose turn it is in a class if these let others go first.
+    pub(super) fn head_but(&self, class: ClassId, passed: &[ProjectId]) -> Option<(Tag, ProjectId)> {
+        self.lines.get(&class)?.iter().find(|(_, project)| !passed.contains(project)).copied()
+    }
+
     /// Whose turn it is in each class.
     pub(super) fn heads(&self) -> impl Iterator<Item = (ClassId, Tag, ProjectId)> {
         self.lines

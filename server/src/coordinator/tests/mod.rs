@@ -3,6 +3,7 @@
 mod bench;
 mod fleet;
 mod placement;
+mod quarantine;
 mod recall;
 
 use super::{FromAgent, Input, Job, ReplyId, SessionId, ToAgent};
