@@ -111,7 +111,12 @@ impl Health {
     }
 
     /// A task failed there. Whether this convicts the host, and of what.
-    pub(super) fn failed(&mut self, task: TaskKey, outcome: &Outcome, elsewhere: Elsewhere) -> Option<Verdict> {
+    pub(super) fn failed(
+        &mut self,
+        task: TaskKey,
+        outcome: &Outcome,
+        elsewhere: Elsewhere,
+    ) -> Option<Verdict> {
         if self.is_out() {
             return None;
         }
@@ -194,7 +199,9 @@ impl Health {
 
     /// A project on whose word it was convicted fails elsewhere, too. Whether that changes anything.
     pub(super) fn acquitted(&mut self, project: ProjectId) -> bool {
-        let (State::Out { verdict, .. } | State::Probation { verdict, .. }) = &self.state else { return false };
+        let (State::Out { verdict, .. } | State::Probation { verdict, .. }) = &self.state else {
+            return false;
+        };
         let was_wrong = verdict.accusers.contains(&project);
         if was_wrong {
             *self = Self { quarantines: self.quarantines.saturating_sub(1), ..Self::default() };

@@ -291,6 +291,13 @@ impl Active {
         self.has_more() && self.out() < self.parallel_max
     }
 
+    /// How many tasks could be published.
+    pub(super) fn hunger(&self) -> u32 {
+        let untouched = if self.has_untouched() { self.total - self.frontier } else { 0 };
+        let ready = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
+        ready.saturating_add(untouched).min(self.parallel_max.saturating_sub(self.out()))
+    }
+
     /// Something waits that is not published.
     pub(super) fn has_more(&self) -> bool {
         !self.ready.is_empty() || self.has_untouched()
@@ -369,7 +376,12 @@ impl Active {
 
     /// The next task to publish, which from now on waits in TODO under this number. What has failed on the shunned agent
     /// goes behind what has not, and what was lost there just now waits: then there may be none.
-    pub(super) fn publish(&mut self, number: u64, shunned: Option<AgentId>, now: Duration) -> Option<TaskKey> {
+    pub(super) fn publish(
+        &mut self,
+        number: u64,
+        shunned: Option<AgentId>,
+        now: Duration,
+    ) -> Option<TaskKey> {
         let first = match shunned {
             None => self.ready.first(),
             Some(_) => {

@@ -30,8 +30,9 @@ impl Coordinator {
         // Projects whose tasks wait for another agent than the one that has a seat.
         let mut passed = Vec::new();
         let now = self.now;
+        let mut latest = None;
         while self.published < window {
-            let Some(Reverse((_, id, class))) = heads.pop() else { break };
+            let Some(Reverse((place, id, class))) = heads.pop() else { break };
             let number = self.dispatch + 1;
             let shunned = self.shunned(id, class);
             let published = self.update_project(id, |project| {
@@ -42,6 +43,7 @@ impl Coordinator {
                 self.dispatch = number;
                 self.share.reach(tag);
                 fx.publish.push(Dispatch { task, number });
+                latest = latest.max(Some(place));
             } else {
                 passed.push(id);
             }
@@ -50,6 +52,9 @@ impl Coordinator {
             {
                 heads.push(Reverse((tag, project, class)));
             }
+        }
+        if let Some(latest) = latest {
+            self.passed_over(latest);
         }
     }
 
@@ -92,9 +97,8 @@ impl Coordinator {
         let may_run = project.with_agents() < project.parallel_max;
         let shuns = open.shuns(self.now);
         let agent = self.agents.pick(class, project.spec.placement, avoid);
-        let agent = agent.filter(|&agent| {
-            may_run && (shuns != Some(agent) || !self.could_run_elsewhere(agent, class))
-        });
+        let agent = agent
+            .filter(|&agent| may_run && (shuns != Some(agent) || !self.could_run_elsewhere(agent, class)));
         let Some(agent) = agent else {
             // The room is gone since: it is published again when there is some.
             self.set(task, Open { state: OpenState::Ready, ..open });

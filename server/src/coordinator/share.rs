@@ -72,6 +72,11 @@ impl Account {
         time.saturating_mul(PARTS) / self.weight
     }
 
+    /// By how much one more attempt raises its tag.
+    pub(super) fn step(&self) -> Tag {
+        (self.estimate.saturating_mul(PARTS) / self.weight).max(1)
+    }
+
     /// It comes, or comes back, while the next one has this tag, but for what that has out.
     pub(super) fn come(&mut self, next: Tag) {
         let tag = self.tag(0).clamp(next, next.saturating_add(memory()));
@@ -151,6 +156,11 @@ impl Share {
     /// Whose turn it is in a class if these let others go first.
     pub(super) fn head_but(&self, class: ClassId, passed: &[ProjectId]) -> Option<(Tag, ProjectId)> {
         self.lines.get(&class)?.iter().find(|(_, project)| !passed.contains(project)).copied()
+    }
+
+    /// How many projects stand in line for a class.
+    pub(super) fn in_line(&self, class: ClassId) -> usize {
+        self.lines.get(&class).map_or(0, BTreeSet::len)
     }
 
     /// Whose turn it is in each class.

@@ -56,7 +56,7 @@ impl Coordinator {
             let why: Vec<_> = large.iter().take(NAMED_MAX).map(|(_, agent)| self.not_ready(agent)).collect();
             return Some(format!("an agent that takes attempts: {}{}", why.join(", "), more(large.len())));
         }
-        if let Some(agent) = class.reserved.and_then(|agent| self.agents.get(agent)) {
+        if let Some(agent) = class.reserved.first().and_then(|&agent| self.agents.get(agent)) {
             return Some(format!("room on agent {}, which is kept free for it", agent.name));
         }
         let kept = |agent: &Agent| agent.reserved.is_some();

@@ -5,6 +5,7 @@ mod fleet;
 mod placement;
 mod quarantine;
 mod recall;
+mod starved;
 
 use super::{FromAgent, Input, Job, ReplyId, SessionId, ToAgent};
 use crate::{
