@@ -4,6 +4,7 @@ use super::{
     Coordinator, Dispatch, Effects, Planted,
     project::{Open, OpenState},
     seats::ClassId,
+    share::Tag,
 };
 use crate::{
     domain::{AgentId, AttemptKey, ProjectId},
@@ -35,13 +36,14 @@ impl Coordinator {
             let Some(Reverse((place, id, class))) = heads.pop() else { break };
             let number = self.dispatch + 1;
             let shunned = self.shunned(id, class);
+            let had = if place < floor { self.share.lift(class, place, floor) } else { Tag::MIN };
             let published = self.update_project(id, |project| {
-                project.lift(floor);
+                project.lift(had);
                 Some((project.publish(number, shunned, now)?, project.account.tag(0)))
             });
-            if let Some((task, tag)) = published.flatten() {
+            if let Some((task, without_out)) = published.flatten() {
                 self.dispatch = number;
-                self.share.reach(tag);
+                self.share.reach(class, place.max(floor), without_out);
                 fx.publish.push(Dispatch { task, number });
                 latest = latest.max(Some(place));
             } else {

@@ -2,10 +2,13 @@
 
 use super::{
     bench::{Bench, spec, task_spec},
-    placement::{asking, host},
+    placement::{asking, host, requiring},
     *,
 };
-use crate::domain::{AttemptKey, Resources};
+use crate::{
+    coordinator::Hello,
+    domain::{AttemptKey, Resources},
+};
 use std::collections::BTreeMap;
 
 /// Steps of time.
@@ -32,6 +35,14 @@ impl Fleet {
         }
         let (lasts, running, begun) = Default::default();
         Self { bench, sessions: agents, lasts, running, begun }
+    }
+
+    /// One more agent, with a label.
+    fn join(&mut self, label: &str) {
+        self.sessions += 1;
+        let labels = [("kind".to_owned(), label.to_owned())].into();
+        let host = Hello { labels, ..host(&format!("agent-{}", self.sessions), 4) };
+        self.bench.join(self.sessions, host, 4, &[]);
     }
 
     /// A project of very many tasks that last so long.
@@ -79,6 +90,25 @@ impl Fleet {
 
     fn runs(&self, id: u64) -> usize {
         self.running.keys().filter(|attempt| attempt.task.project == ProjectId(id)).count()
+    }
+}
+
+#[test]
+fn what_runs_ahead_on_agents_of_its_own_changes_no_shares_elsewhere() {
+    // (weight, how long each task lasts) of two projects, and the part of the first in per cent.
+    for (first, second, part) in [((1, 60), (1, 1), 50), ((1, 30), (4, 30), 20)] {
+        let mut fleet = Fleet::new(0);
+        for label in ["g", "g", "g", "g", "x", "x"] {
+            fleet.join(label);
+        }
+        fleet.submit(1, requiring("kind", "g"), secs(1));
+        for (id, (weight, lasts)) in [(2, first), (3, second)] {
+            fleet.submit(id, ProjectSpec { weight, ..requiring("kind", "x") }, secs(lasts));
+        }
+        fleet.pass(900);
+        let had = [(2, first), (3, second)].map(|(id, (_, lasts))| fleet.begun(id) as u64 * lasts);
+        let per_cent = had[0] * 100 / (had[0] + had[1]);
+        assert!(per_cent.abs_diff(part) < 8, "{per_cent} % instead of {part}: {had:?}");
     }
 }
 
