@@ -247,7 +247,7 @@ impl Agent {
         !self.cancelled.is_empty()
     }
 
-    /// A new session: it was not asked for anything yet.
+    /// It was not asked for anything yet, or may keep what it was asked for and has.
     pub(super) fn forget_recalls(&mut self) {
         self.recalled = 0;
         self.held.values_mut().for_each(|holding| holding.recalled = false);

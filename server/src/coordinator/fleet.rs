@@ -33,7 +33,11 @@ impl Coordinator {
         };
         let asked = self.agents.update(id, |agent| {
             agent.draining = draining;
-            if draining { agent.recall_all() } else { Vec::new() }
+            if draining {
+                return agent.recall_all();
+            }
+            agent.forget_recalls();
+            Vec::new()
         });
         self.outgoing_to(id, |out| out.recall.extend(asked.unwrap_or_default()));
         fx.writes.push(Write::Drain { agent: id, draining });
@@ -165,7 +169,11 @@ impl Coordinator {
         let held_back = self.agents.iter().filter(|(_, agent)| agent.health.is_held_back());
         let held_back: Vec<_> = held_back.map(|(id, _)| id).collect();
         for id in held_back {
-            self.agents.update(id, |agent| agent.health.comes_back(now, !agent.held.is_empty()));
+            self.agents.update(id, |agent| {
+                if agent.health.comes_back(now, !agent.held.is_empty()) {
+                    agent.forget_recalls();
+                }
+            });
         }
     }
 
