@@ -115,8 +115,9 @@ fn lacking_labels(asks: &Requirement, agents: &[(AgentId, &Agent)]) -> String {
 
 fn too_large(asks: &Requirement, agents: &[(AgentId, &Agent)]) -> String {
     let need = asks.need;
-    let cpus = agents.iter().filter_map(|(_, agent)| agent.about.cpus_milli).max().unwrap_or(0);
-    let memory = agents.iter().filter_map(|(_, agent)| agent.about.memory_bytes).max().unwrap_or(0);
+    let cpus = agents.iter().map(|(_, agent)| agent.about.cpus_milli.unwrap_or(u32::MAX)).max().unwrap_or(0);
+    let memory =
+        agents.iter().map(|(_, agent)| agent.about.memory_bytes.unwrap_or(u64::MAX)).max().unwrap_or(0);
     if need.cpus_milli > cpus {
         return format!(
             "a larger agent: the largest that fits has {} cpus, and {} are asked for",

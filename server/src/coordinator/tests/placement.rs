@@ -135,6 +135,18 @@ fn what_is_too_large_for_any_agent_waits_and_says_so() {
 }
 
 #[test]
+fn what_an_agent_does_not_say_is_no_limit() {
+    let mut bench = Bench::new();
+    bench.join(1, Hello { memory_bytes: Some(1 << 30), ..hello("a", "i") }, 2, &[]);
+    let resources = Resources { cpus_milli: Some(8000), memory_bytes: Some(4 << 30), ..Resources::default() };
+    bench.submit(1, ProjectSpec { task: TaskSpec { resources, ..task_spec() }, ..spec() }, Some(1));
+    assert_eq!(
+        bench.waiting(1).as_deref(),
+        Some("a larger agent: the largest that fits has 1024 MiB of memory, and 4096 MiB are asked for")
+    );
+}
+
+#[test]
 fn spread_takes_the_emptiest_and_pack_the_fullest_that_fits() {
     let both = |placement| {
         let mut bench = Bench::new();
