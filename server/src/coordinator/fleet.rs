@@ -153,8 +153,13 @@ impl Coordinator {
 
     /// A project on whose word an agent was convicted fails elsewhere, too.
     fn acquit(&mut self, id: AgentId, project: ProjectId, fx: &mut Effects) {
-        let acquitted =
-            self.agents.update(id, |agent| agent.health.acquitted(project).then(|| agent.name.clone()));
+        let acquitted = self.agents.update(id, |agent| {
+            let was_wrong = agent.health.acquitted(project);
+            if was_wrong {
+                agent.forget_recalls();
+            }
+            was_wrong.then(|| agent.name.clone())
+        });
         if let Some(name) = acquitted.flatten() {
             fx.warnings
                 .push(format!("agent {name} gets attempts again: project {project} fails elsewhere, too"));
