@@ -64,16 +64,14 @@ impl Coordinator {
             let Some(agent) = self.emptiest(id).filter(|_| left > 0) else { continue };
             for &(_, other) in waiting.iter().skip(n + 1).filter(|&&(other, _)| other < since) {
                 if self.could_be_kept(agent, other) {
-                    self.forgotten(other, |count| count + 1);
+                    self.out_of_turn(other);
                 }
             }
-            self.forgotten(id, |count| count + 1);
             if self.limits.has(Planted::ReservationForgotten) {
                 continue;
             }
             left -= 1;
             self.keep_free(agent, id);
-            self.forgotten(id, |count| count - 1);
         }
     }
 
@@ -81,10 +79,14 @@ impl Coordinator {
     fn review(&mut self, id: ClassId, left: &mut usize) {
         let now = self.now;
         let head = self.share.head(id).map(|(tag, _)| tag);
-        let Some(class) = self.agents.class_mut(id) else { return };
-        let Some(starved) = class.starved else { return };
+        let Some(starved) = self.agents.class(id).and_then(|class| class.starved) else { return };
         let is_past = now.saturating_sub(starved.last) >= self.limits.reserve_after;
-        if head.is_none_or(|tag| tag >= starved.by && is_past) {
+        let has_caught_up = head.is_none_or(|tag| tag >= starved.by && is_past);
+        // What no agent could run is in nobody's way, and nobody in its.
+        let is_possible = || self.agents.iter().any(|(agent, _)| self.could_run_on(agent, id));
+        let ends = has_caught_up || !is_possible();
+        let Some(class) = self.agents.class_mut(id) else { return };
+        if ends {
             class.starved = None;
             self.agents.unreserve_all(id);
             return;
@@ -153,10 +155,18 @@ impl Coordinator {
         self.outgoing_to(agent, |out| out.recall.extend(asked.unwrap_or_default()));
     }
 
-    fn forgotten(&mut self, id: ClassId, count: impl FnOnce(u32) -> u32) {
+    fn out_of_turn(&mut self, id: ClassId) {
         if let Some(starved) = self.agents.class_mut(id).and_then(|class| class.starved.as_mut()) {
-            starved.forgotten = count(starved.forgotten);
+            starved.out_of_turn += 1;
         }
+    }
+
+    /// How long something has been passed over that an agent could run.
+    #[must_use]
+    pub fn starved_for(&self) -> Duration {
+        let classes = self.agents.class_ids().into_iter();
+        let served = classes.filter_map(|id| Some(self.agents.class(id)?.starved?.served)).min();
+        served.map_or(Duration::ZERO, |served| self.now.saturating_sub(served))
     }
 
     /// Whether the agent could run attempts of this class if it held nothing else.
@@ -170,15 +180,15 @@ impl Coordinator {
             && agent.standing().levels.could_run(class.asks.need)
     }
 
-    /// Panics if too many agents are kept free, or none was for something that is starved for long, or for another one first.
+    /// Panics if too many agents are kept free, or one for something that has waited less than another.
     pub(super) fn check_reservations(&self) {
         let kept = self.agents.iter().filter(|(_, agent)| agent.reserved.is_some()).count();
         let known = self.agents.iter().count();
         assert!(kept <= known.div_ceil(2), "{kept} of {known} agents are kept free");
         for id in self.agents.class_ids() {
             let Some(class) = self.agents.class(id) else { continue };
-            let forgotten = class.starved.map_or(0, |starved| starved.forgotten);
-            assert_eq!(forgotten, 0, "{id:?} is starved, and an agent could be kept free for it");
+            let out_of_turn = class.starved.map_or(0, |starved| starved.out_of_turn);
+            assert_eq!(out_of_turn, 0, "{id:?} has waited for longer than what an agent is kept free for");
             assert!(class.reserved.is_empty() || class.starved.is_some(), "{id:?} is not starved");
         }
     }

@@ -101,14 +101,14 @@ pub(super) struct Starved {
     pub(super) owed: usize,
     /// The agent that was last kept free for it in vain, and until when it is left alone.
     pub(super) in_vain: Option<(AgentId, Duration)>,
-    /// How often an agent could have been kept free for it, and was not.
-    pub(super) forgotten: u32,
+    /// How often an agent was kept free for another class that had waited less.
+    pub(super) out_of_turn: u32,
 }
 
 impl Starved {
     /// It is passed over, for the first time.
     pub(super) fn new(now: Duration, by: Tag) -> Self {
-        Self { since: now, last: now, served: now, by, owed: 0, in_vain: None, forgotten: 0 }
+        Self { since: now, last: now, served: now, by, owed: 0, in_vain: None, out_of_turn: 0 }
     }
 }
 
