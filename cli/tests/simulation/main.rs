@@ -159,6 +159,7 @@ catches! {
     parallel_ignored: coordinator = Planted::ParallelIgnored;
     lease_stop_ignored: coordinator = Planted::LeaseStopIgnored;
     reservation_forgotten: coordinator = Planted::ReservationForgotten;
+    reservation_out_of_turn: coordinator = Planted::ReservationOutOfTurn;
     quarantine_never_ends: coordinator = Planted::QuarantineNeverEnds;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;

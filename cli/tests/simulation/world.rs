@@ -16,6 +16,8 @@ const TROUBLE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 pub(crate) const RESERVE_AFTER: Duration = Duration::from_millis(300);
+/// How long others may go before what needs much. Tasks last up to 8 s.
+const STARVED_MAX: Duration = Duration::from_secs(15);
 /// How many lines of the story are kept.
 const STORY_LINES_MAX: usize = 400;
 
@@ -348,6 +350,8 @@ impl World {
     fn check(&self) {
         if let Some(coordinator) = &self.coordinator {
             coordinator.core.check();
+            let starved = coordinator.core.starved_for();
+            assert!(starved < STARVED_MAX, "something was passed over for {starved:?}");
         }
         for host in &self.hosts {
             if let Some(core) = &host.core {

@@ -7,7 +7,7 @@ use super::{
     seats::{ClassId, Place, Standing},
 };
 use crate::{
-    domain::{AttemptKey, SessionEpoch},
+    domain::{AttemptKey, Phase, ProjectId, SessionEpoch, TaskKey},
     store::KnownAgent,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -42,10 +42,18 @@ pub(super) struct Agent {
     pub(super) warning: Option<Warning>,
     pub(super) about: About,
     pub(super) health: Health,
-    /// It is kept free for attempts of this class.
-    pub(super) reserved: Option<ClassId>,
+    pub(super) reserved: Option<Reserved>,
     /// Its seats for each class; kept by the collection of all agents.
     pub(super) places: Vec<Place>,
+}
+
+/// It is kept free for attempts of one class.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved {
+    pub(super) class: ClassId,
+    pub(super) since: Duration,
+    /// If none of them has begun by then, it was in vain.
+    pub(super) until: Duration,
 }
 
 /// A second process with an agent's identity. Either the first is dead and its stream's end not heard of yet, or there are two
@@ -146,8 +154,9 @@ impl Agent {
 
     /// How much room it has.
     pub(super) fn standing(&self) -> Standing {
+        let reserved = self.reserved.map(|reserved| reserved.class);
         if self.session.is_none() {
-            return Standing { reserved: self.reserved, ..Standing::default() };
+            return Standing { reserved, ..Standing::default() };
         }
         let slots = self.about.slots;
         let wanted = self.wants();
@@ -163,8 +172,14 @@ impl Agent {
             // What does not come back is in a slot.
             awaited: beyond_slots.min(self.recalled),
             levels: self.load.levels(self.about.cpus_milli, self.about.memory_bytes),
-            reserved: self.reserved,
+            reserved,
         }
+    }
+
+    /// Whether it could begin one more of a class if it held nothing of others. If not, that waits for its own.
+    pub(super) fn has_room_beside_own(&self, class: ClassId, need: Need) -> bool {
+        let own = count(self.held.values().filter(|holding| holding.kind.class == class).count());
+        own < self.about.slots && self.standing().levels.could_run(need.times(own.saturating_add(1)))
     }
 
     /// How many attempts it may hold.
@@ -175,6 +190,12 @@ impl Agent {
     /// Connected, and not drained: it may be given attempts, now or once it has room.
     pub(super) fn serves(&self) -> bool {
         self.session.is_some() && !self.draining
+    }
+
+    /// How many attempts of this project it holds.
+    pub(super) fn held_of(&self, project: ProjectId) -> usize {
+        let first = TaskKey { project, phase: Phase::Split, index: 0 }.attempt(0);
+        self.held.range(first..).take_while(|(attempt, _)| attempt.task.project == project).count()
     }
 
     /// It holds one more, the latest in this order.
@@ -226,7 +247,7 @@ impl Agent {
         !self.cancelled.is_empty()
     }
 
-    /// A new session: it was not asked for anything yet.
+    /// It was not asked for anything yet, or may keep what it was asked for and has.
     pub(super) fn forget_recalls(&mut self) {
         self.recalled = 0;
         self.held.values_mut().for_each(|holding| holding.recalled = false);

@@ -2,7 +2,7 @@
 
 use super::{
     SessionId,
-    agent::Agent,
+    agent::{Agent, Reserved},
     seats::{Class, ClassId, Classes, Place, Requirement, Standing},
 };
 use crate::domain::{AgentId, Placement};
@@ -116,10 +116,8 @@ impl Agents {
     }
 
     pub(super) fn leave(&mut self, class: ClassId) {
-        if let Some(reserved) = self.class(class).and_then(|class| class.reserved)
-            && self.class(class).is_some_and(|class| class.users() == 1)
-        {
-            self.unreserve(reserved);
+        if self.class(class).is_some_and(|class| class.users() == 1) {
+            self.unreserve_all(class);
         }
         if self.classes.leave(class) {
             self.by_id.values_mut().for_each(|agent| Classes::forget_place(class, &mut agent.places));
@@ -159,20 +157,29 @@ impl Agents {
     }
 
     /// Keeps an agent free for a class.
-    pub(super) fn reserve(&mut self, id: AgentId, class: ClassId) {
-        if self.update(id, |agent| agent.reserved = Some(class)).is_some()
-            && let Some(class) = self.class_mut(class)
+    pub(super) fn reserve(&mut self, id: AgentId, reserved: Reserved) {
+        if self.update(id, |agent| agent.reserved = Some(reserved)).is_some()
+            && let Some(class) = self.class_mut(reserved.class)
         {
-            class.reserved = Some(id);
+            class.reserved.insert(id);
         }
     }
 
-    /// An agent is for all again.
-    pub(super) fn unreserve(&mut self, id: AgentId) {
-        if let Some(class) = self.update(id, |agent| agent.reserved.take()).flatten()
-            && let Some(class) = self.class_mut(class)
-        {
-            class.reserved = None;
+    /// An agent is for all again. For whom it was kept.
+    pub(super) fn unreserve(&mut self, id: AgentId) -> Option<Reserved> {
+        let reserved = self.update(id, |agent| agent.reserved.take()).flatten()?;
+        if let Some(class) = self.class_mut(reserved.class) {
+            class.reserved.remove(&id);
+        }
+        Some(reserved)
+    }
+
+    /// The agents that are kept free for a class are for all again.
+    pub(super) fn unreserve_all(&mut self, class: ClassId) {
+        while let Some(&agent) = self.class(class).and_then(|class| class.reserved.first()) {
+            if self.unreserve(agent).is_none() {
+                return;
+            }
         }
     }
 

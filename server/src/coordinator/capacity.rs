@@ -21,6 +21,14 @@ impl Need {
         }
     }
 
+    /// What so many of these ask for.
+    pub(super) fn times(self, attempts: u32) -> Self {
+        Self {
+            cpus_milli: self.cpus_milli.saturating_mul(attempts),
+            memory_bytes: self.memory_bytes.saturating_mul(attempts.into()),
+        }
+    }
+
     pub(super) fn is_nothing(self) -> bool {
         self == Self::default()
     }

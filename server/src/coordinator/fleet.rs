@@ -3,9 +3,10 @@
 use super::{
     Coordinator, Effects, Hello, Planted, Reply, ReplyId, SessionId,
     agent::{Agent, Rival, Warning},
+    health::{Elsewhere, Verdict, points_at_host},
 };
 use crate::{
-    domain::{AgentId, ENROLLED, Outcome, OutcomeClass, TaskKey},
+    domain::{AgentId, ENROLLED, Outcome, OutcomeClass, ProjectId, TaskKey},
     store::{KnownAgent, Write},
 };
 use std::time::Duration;
@@ -32,7 +33,11 @@ impl Coordinator {
         };
         let asked = self.agents.update(id, |agent| {
             agent.draining = draining;
-            if draining { agent.recall_all() } else { Vec::new() }
+            if draining {
+                return agent.recall_all();
+            }
+            agent.forget_recalls();
+            Vec::new()
         });
         self.outgoing_to(id, |out| out.recall.extend(asked.unwrap_or_default()));
         fx.writes.push(Write::Drain { agent: id, draining });
@@ -81,32 +86,63 @@ impl Coordinator {
 
     /// A task ended on an agent: draws conclusions about its host.
     pub(super) fn judge(&mut self, id: AgentId, task: TaskKey, outcome: &Outcome, fx: &mut Effects) {
-        let Some(project) = self.projects.get_mut(&task.project) else { return };
-        let well_elsewhere = project.is_well_elsewhere(id);
-        match outcome.class() {
-            OutcomeClass::Cancelled => return,
-            OutcomeClass::Success => {
-                project.ended_on(id, true);
-                if self.agents.get(id).is_some_and(|agent| !agent.health.is_spotless()) {
-                    self.agents.update(id, |agent| agent.health.succeeded());
-                }
-                return;
-            }
-            OutcomeClass::TaskFailure | OutcomeClass::Hopeless | OutcomeClass::Loss => {
-                project.ended_on(id, false);
-            }
-        }
-        let convicted = self.agents.update(id, |agent| agent.health.failed(task, outcome, well_elsewhere));
-        let Some(why) = convicted.flatten() else { return };
-        // What fails everywhere is not the hosts' fault: half of them stay.
-        let serving = || self.agents.iter().filter(|(_, agent)| agent.serves());
-        let out = serving().filter(|(_, agent)| agent.health.is_out()).count();
-        if (out + 1) * 2 > serving().count() {
+        let class = outcome.class();
+        if class == OutcomeClass::Cancelled {
             return;
         }
+        let success = class == OutcomeClass::Success;
+        let elsewhere = if success { Elsewhere::Unknown } else { self.elsewhere(id, task.project, outcome) };
+        let Some(project) = self.projects.get_mut(&task.project) else { return };
+        project.ended_on(id, success);
+        if let Some(accused) = project.accused.take_if(|accused| *accused != id)
+            && points_at_host(outcome)
+        {
+            self.acquit(accused, task.project, fx);
+        }
+        if success {
+            if self.agents.get(id).is_some_and(|agent| !agent.health.is_spotless()) {
+                self.agents.update(id, |agent| agent.health.succeeded());
+            }
+            return;
+        }
+        let verdict = self.agents.update(id, |agent| agent.health.failed(task, outcome, elsewhere));
+        if let Some(verdict) = verdict.flatten() {
+            self.convict(id, verdict, fx);
+        }
+    }
+
+    /// How a project does on other agents than this one, where a task of it failed.
+    pub(super) fn elsewhere(&self, id: AgentId, project: ProjectId, outcome: &Outcome) -> Elsewhere {
+        let Some(project) = self.projects.get(&project) else { return Elsewhere::Unknown };
+        match project.is_well_elsewhere(id) {
+            Some(true) => Elsewhere::Succeeds,
+            Some(false) => Elsewhere::Fails,
+            None if !points_at_host(outcome) => Elsewhere::Unknown,
+            None => {
+                let here = self.agents.get(id).map_or(0, |agent| agent.held_of(project.id));
+                let runs = project.with_agents() as usize > here;
+                if runs { Elsewhere::Runs } else { Elsewhere::Unknown }
+            }
+        }
+    }
+
+    fn convict(&mut self, id: AgentId, verdict: Verdict, fx: &mut Effects) {
+        // What fails everywhere is not the hosts' fault: half of them stay.
+        let serving = || self.agents.iter().filter(|(_, agent)| agent.serves());
+        let others = serving().filter(|&(other, agent)| other != id && agent.health.is_held_back()).count();
+        if (others + 1) * 2 > serving().count() {
+            self.agents.update(id, |agent| agent.health.let_off());
+            return;
+        }
+        for accuser in &verdict.accusers {
+            if let Some(project) = self.projects.get_mut(accuser) {
+                project.accused = Some(id);
+            }
+        }
         let now = self.now;
+        let why = verdict.why.clone();
         let done = self.agents.update(id, |agent| {
-            let time = agent.health.quarantine(why.clone(), now);
+            let time = agent.health.quarantine(verdict, now);
             (agent.name.clone(), time, agent.recall_all())
         });
         if let Some((name, time, asked)) = done {
@@ -115,15 +151,34 @@ impl Coordinator {
         }
     }
 
+    /// A project on whose word an agent was convicted fails elsewhere, too.
+    fn acquit(&mut self, id: AgentId, project: ProjectId, fx: &mut Effects) {
+        let acquitted = self.agents.update(id, |agent| {
+            let was_wrong = agent.health.acquitted(project);
+            if was_wrong {
+                agent.forget_recalls();
+            }
+            was_wrong.then(|| agent.name.clone())
+        });
+        if let Some(name) = acquitted.flatten() {
+            fx.warnings
+                .push(format!("agent {name} gets attempts again: project {project} fails elsewhere, too"));
+        }
+    }
+
     /// Agents whose quarantine is over may show that they are well again.
     pub(super) fn end_quarantines(&mut self, now: Duration) {
         if self.limits.has(Planted::QuarantineNeverEnds) {
             return;
         }
-        let out = self.agents.iter().filter(|(_, agent)| agent.health.is_out());
-        let out: Vec<_> = out.map(|(id, _)| id).collect();
-        for id in out {
-            self.agents.update(id, |agent| agent.health.comes_back(now));
+        let held_back = self.agents.iter().filter(|(_, agent)| agent.health.is_held_back());
+        let held_back: Vec<_> = held_back.map(|(id, _)| id).collect();
+        for id in held_back {
+            self.agents.update(id, |agent| {
+                if agent.health.comes_back(now, !agent.held.is_empty()) {
+                    agent.forget_recalls();
+                }
+            });
         }
     }
 

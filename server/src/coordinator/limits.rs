@@ -59,6 +59,8 @@ pub enum Planted {
     CapacityIgnored,
     /// No agent is kept free for what needs much.
     ReservationForgotten,
+    /// Of two that need much, an agent is kept free for the one that has waited less.
+    ReservationOutOfTurn,
     /// A project may have any number of attempts at a time.
     ParallelIgnored,
     /// A task runs again after a lost lease, whatever its project says.

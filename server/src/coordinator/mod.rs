@@ -225,6 +225,9 @@ impl Coordinator {
         }
         for kind in project.kinds().all() {
             self.agents.leave(kind.class);
+            if self.agents.class(kind.class).is_none_or(|class| class.users() == 0) {
+                self.share.forget(kind.class);
+            }
         }
         fx.writes.push(Write::MoveProject { project: id, state, message, tasks: project.total });
         fx.changed.insert(id);
@@ -262,7 +265,9 @@ impl Coordinator {
         let (class, after) = (project.kind().class, project.published());
         if project.is_hungry() {
             if let Some(next) = next {
-                project.account.come(next);
+                project.account.come(next.saturating_sub(self.share.shift(class)));
+            } else if class_before != class {
+                project.account.change_line(self.share.shift(class_before), self.share.shift(class));
             }
             self.share.put(id, class, project.tag());
         } else {
@@ -277,8 +282,11 @@ impl Coordinator {
 
     /// What those whose turn is next have had, but for what they have out: a newcomer begins with the same.
     fn next_tag(&self) -> Tag {
-        let heads = self.share.heads().filter_map(|(_, _, project)| self.projects.get(&project));
-        heads.map(|project| project.account.tag(0)).min().unwrap_or(self.share.reached())
+        let heads = self.share.heads().filter_map(|(class, _, project)| {
+            let tag = self.projects.get(&project)?.account.tag(0);
+            Some(tag.saturating_add(self.share.shift(class)))
+        });
+        heads.min().unwrap_or(self.share.reached())
     }
 
     fn count_published_of(&mut self, class: seats::ClassId, tasks: u32, are_gone: bool) {

@@ -42,8 +42,10 @@ pub(super) struct Active {
     /// What kind of attempts each phase has.
     kinds: Kinds,
     pub(super) account: Account,
-    /// How the last task ended on each of the two agents that were heard of last.
-    endings: [Option<(AgentId, bool)>; 2],
+    /// How the last task ended on each of the agents that were heard of last, the latest first.
+    endings: [Option<(AgentId, bool)>; ENDINGS_AGENTS_MAX],
+    /// The agent that was convicted while nothing of this project had ended elsewhere.
+    pub(super) accused: Option<AgentId>,
 }
 
 /// What kind of attempts each phase has.
@@ -91,6 +93,8 @@ pub(super) struct Open {
     pub(super) noted: Noted,
     pub(super) failures: u32,
     pub(super) crashes: u32,
+    /// When `last` ended by the infrastructure's fault.
+    pub(super) lost: Option<Duration>,
 }
 
 /// Where an open task stands.
@@ -104,8 +108,12 @@ pub(super) enum OpenState {
     Running,
 }
 
+/// Of how many agents a project remembers how its last task ended there: so many that few bad ones don't hide a good one.
+const ENDINGS_AGENTS_MAX: usize = 4;
 /// How many tasks that have failed on a shunned agent are passed over to find one that has not.
 const SHUNNED_TASKS_MAX: usize = 64;
+/// How long a task that was lost on an agent waits for another one to have a seat.
+const SHUNNED_TIME: Duration = Duration::from_secs(10);
 
 impl Open {
     /// Where its last attempt has failed.
@@ -123,8 +131,19 @@ impl Open {
         }
     }
 
-    const UNTOUCHED: Self =
-        Self { state: OpenState::Ready, last: None, noted: Noted::Nothing, failures: 0, crashes: 0 };
+    /// Where it was lost just now: it should go to another agent, and can wait for it.
+    pub(super) fn shuns(&self, now: Duration) -> Option<AgentId> {
+        self.failed_on().filter(|_| self.lost.is_some_and(|lost| now.saturating_sub(lost) < SHUNNED_TIME))
+    }
+
+    const UNTOUCHED: Self = Self {
+        state: OpenState::Ready,
+        last: None,
+        noted: Noted::Nothing,
+        failures: 0,
+        crashes: 0,
+        lost: None,
+    };
 }
 
 /// What comes after the last task of the task phase has ended.
@@ -155,7 +174,8 @@ impl Active {
             published: 0,
             running: 0,
             kinds,
-            endings: [None; 2],
+            endings: [None; ENDINGS_AGENTS_MAX],
+            accused: None,
         };
         if tasks.is_none() {
             project.add(Phase::Split, 0, Open::UNTOUCHED);
@@ -180,7 +200,8 @@ impl Active {
             published: 0,
             running: 0,
             kinds,
-            endings: [None; 2],
+            endings: [None; ENDINGS_AGENTS_MAX],
+            accused: None,
         };
         if !forget_gaps {
             for index in from.gaps {
@@ -194,6 +215,7 @@ impl Active {
                 noted: task.noted,
                 failures: task.failures,
                 crashes: task.crashes,
+                lost: None,
             };
             project.add(task.task.phase, task.task.index, open);
         }
@@ -269,6 +291,13 @@ impl Active {
         self.has_more() && self.out() < self.parallel_max
     }
 
+    /// How many tasks could be published.
+    pub(super) fn hunger(&self) -> u32 {
+        let untouched = if self.has_untouched() { self.total - self.frontier } else { 0 };
+        let ready = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
+        ready.saturating_add(untouched).min(self.parallel_max.saturating_sub(self.out()))
+    }
+
     /// Something waits that is not published.
     pub(super) fn has_more(&self) -> bool {
         !self.ready.is_empty() || self.has_untouched()
@@ -323,19 +352,16 @@ impl Active {
         }
     }
 
-    /// Whether the last task that ended on another agent did so in success.
-    pub(super) fn is_well_elsewhere(&self, agent: AgentId) -> bool {
-        let elsewhere = self.endings.iter().flatten().find(|(other, _)| *other != agent);
-        elsewhere.is_some_and(|&(_, success)| success)
+    /// Whether the last task on another agent ended in success, on any of those that were heard of last; none if none has ended.
+    pub(super) fn is_well_elsewhere(&self, agent: AgentId) -> Option<bool> {
+        let elsewhere = self.endings.iter().flatten().filter(|(other, _)| *other != agent);
+        elsewhere.map(|&(_, success)| success).max()
     }
 
     /// A task ended on this agent.
     pub(super) fn ended_on(&mut self, agent: AgentId, success: bool) {
-        if let [Some((last, _)), _] = self.endings
-            && last != agent
-        {
-            self.endings[1] = self.endings[0];
-        }
+        let known = self.endings.iter().position(|ending| ending.is_some_and(|(other, _)| other == agent));
+        self.endings[..=known.unwrap_or(ENDINGS_AGENTS_MAX - 1)].rotate_right(1);
         self.endings[0] = Some((agent, success));
     }
 
@@ -349,11 +375,24 @@ impl Active {
     }
 
     /// The next task to publish, which from now on waits in TODO under this number. What has failed on the shunned agent
-    /// goes behind what has not.
-    pub(super) fn publish(&mut self, number: u64, shunned: Option<AgentId>) -> Option<TaskKey> {
-        let failed_there = |key| shunned.is_some() && self.open.get(key).and_then(Open::failed_on) == shunned;
-        let first = self.ready.iter().take(SHUNNED_TASKS_MAX).find(|key| !failed_there(*key));
-        let first = first.or_else(|| if self.has_untouched() { None } else { self.ready.first() });
+    /// goes behind what has not, and what was lost there just now waits: then there may be none.
+    pub(super) fn publish(
+        &mut self,
+        number: u64,
+        shunned: Option<AgentId>,
+        now: Duration,
+    ) -> Option<TaskKey> {
+        let first = match shunned {
+            None => self.ready.first(),
+            Some(_) => {
+                let first = |failed: fn(&Open, Duration) -> Option<AgentId>| {
+                    let mut ready = self.ready.iter().take(SHUNNED_TASKS_MAX);
+                    ready.find(|key| self.open.get(key).and_then(|open| failed(open, now)) != shunned)
+                };
+                let has_not_failed = first(|open, _| open.failed_on());
+                has_not_failed.or_else(|| if self.has_untouched() { None } else { first(Open::shuns) })
+            }
+        };
         let (phase, index) = if let Some(&first) = first {
             first
         } else if self.has_untouched() {

@@ -4,6 +4,7 @@ use super::{
     Coordinator, Dispatch, Effects, Planted,
     project::{Open, OpenState},
     seats::ClassId,
+    share::Tag,
 };
 use crate::{
     domain::{AgentId, AttemptKey, ProjectId},
@@ -27,23 +28,35 @@ impl Coordinator {
         let heads = self.share.heads().filter(|&(class, _, _)| self.has_room(class));
         let mut heads: BinaryHeap<_> =
             heads.map(|(class, tag, project)| Reverse((tag, project, class))).collect();
+        // Projects whose tasks wait for another agent than the one that has a seat.
+        let mut passed = Vec::new();
+        let now = self.now;
+        let mut latest = None;
         while self.published < window {
-            let Some(Reverse((_, id, class))) = heads.pop() else { break };
+            let Some(Reverse((place, id, class))) = heads.pop() else { break };
             let number = self.dispatch + 1;
             let shunned = self.shunned(id, class);
+            let had = if place < floor { self.share.lift(class, place, floor) } else { Tag::MIN };
             let published = self.update_project(id, |project| {
-                project.lift(floor);
-                Some((project.publish(number, shunned)?, project.account.tag(0)))
+                project.lift(had);
+                Some((project.publish(number, shunned, now)?, project.account.tag(0)))
             });
-            let Some((task, tag)) = published.flatten() else { continue };
-            self.dispatch = number;
-            self.share.reach(tag);
-            fx.publish.push(Dispatch { task, number });
-            if let Some((tag, project)) = self.share.head(class)
+            if let Some((task, without_out)) = published.flatten() {
+                self.dispatch = number;
+                self.share.reach(class, place.max(floor), without_out);
+                fx.publish.push(Dispatch { task, number });
+                latest = latest.max(Some(place));
+            } else {
+                passed.push(id);
+            }
+            if let Some((tag, project)) = self.share.head_but(class, &passed)
                 && self.has_room(class)
             {
                 heads.push(Reverse((tag, project, class)));
             }
+        }
+        if let Some(latest) = latest {
+            self.passed_over(latest);
         }
     }
 
@@ -52,9 +65,12 @@ impl Coordinator {
     fn shunned(&self, id: ProjectId, class: ClassId) -> Option<AgentId> {
         let agent = self.projects.get(&id)?.failed_on()?;
         let is_sole = self.agents.class(class)?.sole() == Some(agent);
-        let another =
-            || self.agents.iter().any(|(other, _)| other != agent && self.could_run_on(other, class));
-        (is_sole && another()).then_some(agent)
+        (is_sole && self.could_run_elsewhere(agent, class)).then_some(agent)
+    }
+
+    /// Whether another agent could run attempts of this class if it held nothing else.
+    pub(super) fn could_run_elsewhere(&self, agent: AgentId, class: ClassId) -> bool {
+        self.agents.iter().any(|(other, _)| other != agent && self.could_run_on(other, class))
     }
 
     /// Whether more tasks of a class may be published.
@@ -81,7 +97,10 @@ impl Coordinator {
         let avoid = open.failed_on();
         // An attempt that was taken for lost may have come back meanwhile.
         let may_run = project.with_agents() < project.parallel_max;
-        let agent = self.agents.pick(class, project.spec.placement, avoid).filter(|_| may_run);
+        let shuns = open.shuns(self.now);
+        let agent = self.agents.pick(class, project.spec.placement, avoid);
+        let agent = agent
+            .filter(|&agent| may_run && (shuns != Some(agent) || !self.could_run_elsewhere(agent, class)));
         let Some(agent) = agent else {
             // The room is gone since: it is published again when there is some.
             self.set(task, Open { state: OpenState::Ready, ..open });

@@ -2,10 +2,11 @@
 
 use super::{
     Coordinator, Effects, Planted,
+    health::points_at_host,
     project::{Open, OpenState},
 };
 use crate::{
-    domain::{AgentId, AttemptKey, LeaseLossPolicy, Outcome, OutcomeClass, Output, Report, Usage},
+    domain::{AgentId, AttemptKey, LeaseLossPolicy, Outcome, OutcomeClass, Output, Report, TaskKey, Usage},
     store::{Noted, Write},
 };
 
@@ -48,14 +49,19 @@ impl Coordinator {
         let stops = project.spec.on_lease_loss == LeaseLossPolicy::Stop
             && !self.limits.has(Planted::LeaseStopIgnored);
         let spec = project.task_spec(task.phase);
+        let crashed = Open { crashes: open.crashes + 1, lost: Some(now), ..open };
         let again = match report.outcome.class() {
             OutcomeClass::TaskFailure if spec.retries_on(&report.outcome) && open.failures < spec.retries => {
-                Some(Open { failures: open.failures + 1, ..open })
+                Some(Open { failures: open.failures + 1, lost: None, ..open })
             }
             // It may still run there.
             OutcomeClass::Loss if stops && report.outcome == Outcome::LeaseLost => None,
-            OutcomeClass::Loss if open.crashes < self.limits.crashes_max => {
-                Some(Open { crashes: open.crashes + 1, ..open })
+            OutcomeClass::Loss if open.crashes < self.limits.crashes_max => Some(crashed),
+            OutcomeClass::Hopeless
+                if open.crashes < self.limits.crashes_max.min(1)
+                    && self.may_be_the_hosts(agent, task, &report.outcome) =>
+            {
+                Some(crashed)
             }
             // Cancelled, but the project is still wanted: no fault of the task's.
             OutcomeClass::Cancelled => {
@@ -77,6 +83,14 @@ impl Coordinator {
             fx.writes.push(Write::Record { agent, report: Box::new(report) });
             self.recorded(task, &outcome, fx);
         }
+    }
+
+    /// Whether an ending points at the host, nothing says that it would be the same elsewhere, and that can be tried.
+    fn may_be_the_hosts(&self, agent: AgentId, task: TaskKey, outcome: &Outcome) -> bool {
+        let Some(project) = self.projects.get(&task.project) else { return false };
+        points_at_host(outcome)
+            && project.is_well_elsewhere(agent) != Some(false)
+            && self.could_run_elsewhere(agent, project.kind_of(task.phase).class)
     }
 
     /// An attempt is handed back unfinished, or never arrived.

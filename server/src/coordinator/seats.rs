@@ -3,7 +3,10 @@
 //! Attempts that ask for nothing are the first class, and nearly always the only one. An agent's change costs each class
 //! one step of an ordered set, and finding the best agent for an attempt another one.
 
-use super::capacity::{Levels, Need, SHARE_WHOLE};
+use super::{
+    capacity::{Levels, Need, SHARE_WHOLE},
+    share::Tag,
+};
 use crate::domain::{AgentId, Placement};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,14 +86,30 @@ pub(super) struct Place {
     seat: Seat,
 }
 
-/// What waits for a class of attempts that no agent has a seat for.
+/// A class of attempts that no agent has a seat for, while others begin that come later in the fair order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Starved {
+    /// When it was first passed over, since when it has not caught up.
     pub(super) since: Duration,
-    /// How many attempts had been assigned by then.
-    pub(super) assigned: u64,
-    /// How often an agent could have been kept free for it, and was not.
-    pub(super) passed_over: u32,
+    /// When it was last passed over.
+    pub(super) last: Duration,
+    /// When one of it began last, or `since`.
+    pub(super) served: Duration,
+    /// The latest place in the fair order that went before it.
+    pub(super) by: Tag,
+    /// How many of it would have come before that one, when it was last passed over.
+    pub(super) owed: usize,
+    /// The agent that was last kept free for it in vain, and until when it is left alone.
+    pub(super) in_vain: Option<(AgentId, Duration)>,
+    /// How often an agent was kept free for another class that had waited less.
+    pub(super) out_of_turn: u32,
+}
+
+impl Starved {
+    /// It is passed over, for the first time.
+    pub(super) fn new(now: Duration, by: Tag) -> Self {
+        Self { since: now, last: now, served: now, by, owed: 0, in_vain: None, out_of_turn: 0 }
+    }
 }
 
 /// One class.
@@ -105,8 +124,8 @@ pub(super) struct Class {
     /// How many tasks of it wait in TODO.
     pub(super) published: u32,
     pub(super) starved: Option<Starved>,
-    /// The agent that is kept free for it.
-    pub(super) reserved: Option<AgentId>,
+    /// The agents that are kept free for it.
+    pub(super) reserved: BTreeSet<AgentId>,
 }
 
 impl Class {
@@ -281,7 +300,7 @@ impl Classes {
                     fits.insert((seat.share, seat.free, agent));
                 }
                 let kept = standing.reserved == Some(ClassId(n));
-                assert_eq!(kept, class.reserved == Some(agent), "class {n} and agent {}", agent.0);
+                assert_eq!(kept, class.reserved.contains(&agent), "class {n} and agent {}", agent.0);
             }
             assert_eq!(class.fits, fits, "index of class {n}");
             assert_eq!((class.seats, class.at_once), (seats, at_once), "seats of class {n}");

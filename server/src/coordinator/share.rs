@@ -5,6 +5,9 @@
 //! many short tasks and few long ones have the same share, and within one turn projects alternate. The estimate follows what
 //! ends, and grows while nothing does. Who comes, or comes back, is taken to have had what the next one has had, beside what
 //! each has out now; what it had before counts no more than [`MEMORY`].
+//!
+//! The projects of one class stand in one line. Lines move at their own pace, as some classes have many agents, and others none
+//! for long. A line that falls behind is moved on as a whole, so that the order within it stays.
 
 use super::seats::ClassId;
 use crate::domain::ProjectId;
@@ -72,6 +75,16 @@ impl Account {
         time.saturating_mul(PARTS) / self.weight
     }
 
+    /// By how much one more attempt raises its tag.
+    pub(super) fn step(&self) -> Tag {
+        (self.estimate.saturating_mul(PARTS) / self.weight).max(1)
+    }
+
+    /// It comes from a line with this shift into one with that.
+    pub(super) fn change_line(&mut self, from: Tag, to: Tag) {
+        self.base = self.base.saturating_add(from).saturating_sub(to);
+    }
+
     /// It comes, or comes back, while the next one has this tag, but for what that has out.
     pub(super) fn come(&mut self, next: Tag) {
         let tag = self.tag(0).clamp(next, next.saturating_add(memory()));
@@ -105,17 +118,35 @@ impl Account {
     }
 }
 
-/// The projects with something to publish, in fair order within each class.
+/// The projects with something to publish, in fair order within each class. Tags go in and come out as they compare with those
+/// of all lines.
 #[derive(Debug, Default)]
 pub(super) struct Share {
-    lines: BTreeMap<ClassId, BTreeSet<(Tag, ProjectId)>>,
+    lines: BTreeMap<ClassId, Line>,
     places: BTreeMap<ProjectId, (ClassId, Tag)>,
     /// The highest tag of a project whose turn came, but for what it had out.
     reached: Tag,
 }
 
+/// The projects of one class.
+#[derive(Debug, Default)]
+struct Line {
+    order: BTreeSet<(Tag, ProjectId)>,
+    /// How far it was moved on: what is added to the tags of its projects.
+    shift: Tag,
+    /// The highest tag of a project whose turn came, without the shift.
+    reached: Tag,
+}
+
+impl Line {
+    fn first(&self, mut which: impl FnMut(ProjectId) -> bool) -> Option<(Tag, ProjectId)> {
+        let &(tag, project) = self.order.iter().find(|&&(_, project)| which(project))?;
+        Some((tag.saturating_add(self.shift), project))
+    }
+}
+
 impl Share {
-    /// The project has something to publish, of this class.
+    /// The project with this tag, its account's, has something to publish, of this class.
     pub(super) fn put(&mut self, project: ProjectId, class: ClassId, tag: Tag) {
         let before = self.places.insert(project, (class, tag));
         if before == Some((class, tag)) {
@@ -124,7 +155,7 @@ impl Share {
         if let Some((class, tag)) = before {
             self.take(project, class, tag);
         }
-        self.lines.entry(class).or_default().insert((tag, project));
+        self.lines.entry(class).or_default().order.insert((tag, project));
     }
 
     /// The project has nothing to publish.
@@ -136,23 +167,41 @@ impl Share {
 
     fn take(&mut self, project: ProjectId, class: ClassId, tag: Tag) {
         if let Some(line) = self.lines.get_mut(&class) {
-            line.remove(&(tag, project));
-            if line.is_empty() {
-                self.lines.remove(&class);
-            }
+            line.order.remove(&(tag, project));
         }
+    }
+
+    /// Nobody will stand in line for this class any more.
+    pub(super) fn forget(&mut self, class: ClassId) {
+        self.lines.remove(&class);
+    }
+
+    /// What is added to the tags of a class's projects.
+    pub(super) fn shift(&self, class: ClassId) -> Tag {
+        self.lines.get(&class).map_or(0, |line| line.shift)
     }
 
     /// Whose turn it is in a class.
     pub(super) fn head(&self, class: ClassId) -> Option<(Tag, ProjectId)> {
-        self.lines.get(&class)?.first().copied()
+        self.lines.get(&class)?.first(|_| true)
+    }
+
+    /// Whose turn it is in a class if these let others go first.
+    pub(super) fn head_but(&self, class: ClassId, passed: &[ProjectId]) -> Option<(Tag, ProjectId)> {
+        self.lines.get(&class)?.first(|project| !passed.contains(&project))
+    }
+
+    /// How many projects stand in line for a class.
+    pub(super) fn in_line(&self, class: ClassId) -> usize {
+        self.lines.get(&class).map_or(0, |line| line.order.len())
     }
 
     /// Whose turn it is in each class.
     pub(super) fn heads(&self) -> impl Iterator<Item = (ClassId, Tag, ProjectId)> {
-        self.lines
-            .iter()
-            .filter_map(|(&class, line)| line.first().map(|&(tag, project)| (class, tag, project)))
+        self.lines.iter().filter_map(|(&class, line)| {
+            let (tag, project) = line.first(|_| true)?;
+            Some((class, tag, project))
+        })
     }
 
     /// The tag at which a newcomer begins if nobody else waits.
@@ -160,14 +209,27 @@ impl Share {
         self.reached
     }
 
-    /// A project with this tag publishes something.
-    pub(super) fn reach(&mut self, tag: Tag) {
-        self.reached = self.reached.max(tag);
+    /// A project of this class publishes something: its tag, and that without what it has out.
+    pub(super) fn reach(&mut self, class: ClassId, tag: Tag, without_out: Tag) {
+        if let Some(line) = self.lines.get_mut(&class) {
+            line.reached = line.reached.max(tag.saturating_sub(line.shift));
+            self.reached = self.reached.max(without_out.saturating_add(line.shift));
+        }
     }
 
     /// How far back a head may be that waited for agents of its own while others went on.
     pub(super) fn floor(&self) -> Tag {
         self.heads().map(|(_, tag, _)| tag).max().unwrap_or(Tag::MIN).saturating_sub(memory())
+    }
+
+    /// It is the turn of a class's head, which has this tag and is farther back than that: moves the line on. How much the
+    /// account of the head has to have had at least: if it is alone so far back, the others need not wait for it.
+    pub(super) fn lift(&mut self, class: ClassId, head: Tag, floor: Tag) -> Tag {
+        let Some(line) = self.lines.get_mut(&class) else { return Tag::MIN };
+        let others = line.reached.saturating_sub(memory()).saturating_add(line.shift);
+        let behind = floor.saturating_sub(head.max(others)).max(0);
+        line.shift = line.shift.saturating_add(behind);
+        others.saturating_add(behind).min(floor).saturating_sub(line.shift)
     }
 
     pub(super) fn place(&self, project: ProjectId) -> Option<(ClassId, Tag)> {
@@ -179,12 +241,11 @@ impl Share {
         let lines: BTreeSet<_> = self
             .lines
             .iter()
-            .flat_map(|(&class, line)| line.iter().map(move |&(tag, project)| (project, class, tag)))
+            .flat_map(|(&class, line)| line.order.iter().map(move |&(tag, project)| (project, class, tag)))
             .collect();
         let places: BTreeSet<_> =
             self.places.iter().map(|(&project, &(class, tag))| (project, class, tag)).collect();
         assert_eq!(lines, places, "lines and places");
-        assert!(self.lines.values().all(|line| !line.is_empty()), "an empty line");
     }
 }
 
@@ -236,6 +297,23 @@ mod tests {
         early.ended(3_600_000_000, Duration::ZERO);
         early.come(5_000_000);
         assert_eq!(early.tag(0), 5_000_000 + memory());
+    }
+
+    #[test]
+    fn a_line_that_falls_behind_moves_on_as_a_whole() {
+        let mut share = Share::default();
+        share.put(ProjectId(1), PLAIN, 0);
+        share.put(ProjectId(2), PLAIN, 5);
+        let floor = 40 * memory();
+        let least = share.lift(PLAIN, 0, floor);
+        assert!(least <= 0, "the head is not alone: {least}");
+        assert_eq!(share.head(PLAIN), Some((floor, ProjectId(1))));
+        assert_eq!(share.head_but(PLAIN, &[ProjectId(1)]), Some((floor + 5, ProjectId(2))));
+        // Whoever is far behind the others of its line catches up alone.
+        share.reach(PLAIN, floor + 50 * memory(), 0);
+        let least = share.lift(PLAIN, floor, floor + 100 * memory());
+        assert_eq!(least, 49 * memory());
+        assert_eq!(share.shift(PLAIN), floor + 51 * memory());
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Coordinator {
             let why: Vec<_> = large.iter().take(NAMED_MAX).map(|(_, agent)| self.not_ready(agent)).collect();
             return Some(format!("an agent that takes attempts: {}{}", why.join(", "), more(large.len())));
         }
-        if let Some(agent) = class.reserved.and_then(|agent| self.agents.get(agent)) {
+        if let Some(agent) = class.reserved.first().and_then(|&agent| self.agents.get(agent)) {
             return Some(format!("room on agent {}, which is kept free for it", agent.name));
         }
         let kept = |agent: &Agent| agent.reserved.is_some();
@@ -115,8 +115,9 @@ fn lacking_labels(asks: &Requirement, agents: &[(AgentId, &Agent)]) -> String {
 
 fn too_large(asks: &Requirement, agents: &[(AgentId, &Agent)]) -> String {
     let need = asks.need;
-    let cpus = agents.iter().filter_map(|(_, agent)| agent.about.cpus_milli).max().unwrap_or(0);
-    let memory = agents.iter().filter_map(|(_, agent)| agent.about.memory_bytes).max().unwrap_or(0);
+    let cpus = agents.iter().map(|(_, agent)| agent.about.cpus_milli.unwrap_or(u32::MAX)).max().unwrap_or(0);
+    let memory =
+        agents.iter().map(|(_, agent)| agent.about.memory_bytes.unwrap_or(u64::MAX)).max().unwrap_or(0);
     if need.cpus_milli > cpus {
         return format!(
             "a larger agent: the largest that fits has {} cpus, and {} are asked for",

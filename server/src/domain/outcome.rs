@@ -38,7 +38,7 @@ pub enum OutcomeClass {
     Success,
     /// The task's own failure: the project's retry policy decides.
     TaskFailure,
-    /// Trying again would end the same way.
+    /// Trying again on the same host would end the same way.
     Hopeless,
     /// The infrastructure's failure: tried again, up to the crash limit.
     Loss,

@@ -93,7 +93,7 @@ impl Agents for AgentsService {
                 "agent {name} is connected over the coordinator's own socket, and would be back at once: stop it first"
             ))),
             Removed::Holds(attempts) => Err(Status::failed_precondition(format!(
-                "agent {name} holds {attempts} {}: drain it first and wait, or remove it by force, and they run elsewhere",
+                "agent {name} holds {attempts} {}: drain it first and wait, or remove it by force. Then their tasks run elsewhere, or have failed where a project says `on_lease_loss: stop`",
                 if attempts == 1 { "attempt" } else { "attempts" }
             ))),
         }

@@ -60,7 +60,8 @@ enum Command {
         /// Their names.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// Also those that hold attempts, which then run elsewhere.
+        /// Also those that hold attempts. Their tasks then run elsewhere, or have failed if their project says
+        /// `on_lease_loss: stop`.
         #[arg(long)]
         force: bool,
     },

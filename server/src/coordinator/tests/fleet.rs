@@ -36,6 +36,22 @@ fn a_drained_agent_hands_back_what_has_not_begun_and_gets_no_more() {
 }
 
 #[test]
+fn what_an_undrained_agent_runs_is_not_waited_for() {
+    let mut bench = bench(9);
+    bench.turn([drain(true)]);
+    bench.reply();
+    // Both have begun there: it hands back nothing.
+    bench.turn([drain(false)]);
+    bench.reply();
+    bench.say(1, FromAgent::Credits { attempts_max: 9, not_ready: String::new() });
+    bench.wrote();
+    bench.sent();
+    bench.join(2, hello("b", "i"), 2, &[]);
+    let newest = [task(1, 8).attempt(1), task(1, 7).attempt(1)];
+    assert_eq!(bench.sent(), [(1, ToAgent::Recall(newest.to_vec()))]);
+}
+
+#[test]
 fn an_agent_that_holds_attempts_is_removed_only_by_force() {
     let mut bench = Bench::new();
     bench.submit(1, spec(), Some(1));

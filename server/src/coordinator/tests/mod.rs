@@ -3,7 +3,9 @@
 mod bench;
 mod fleet;
 mod placement;
+mod quarantine;
 mod recall;
+mod starved;
 
 use super::{FromAgent, Input, Job, ReplyId, SessionId, ToAgent};
 use crate::{

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// An agent of four slots with so many processors.
-fn host(name: &str, cpus: u32) -> Hello {
+pub(super) fn host(name: &str, cpus: u32) -> Hello {
     Hello { slots: 4, cpus_milli: Some(cpus * 1000), ..hello(name, "i") }
 }
 
@@ -19,12 +19,12 @@ fn labelled(name: &str, labels: &[(&str, &str)]) -> Hello {
     Hello { labels, ..host(name, 4) }
 }
 
-fn asking(cpus: u32) -> ProjectSpec {
+pub(super) fn asking(cpus: u32) -> ProjectSpec {
     let resources = Resources { cpus_milli: Some(cpus * 1000), ..Resources::default() };
     ProjectSpec { task: TaskSpec { resources, ..task_spec() }, ..spec() }
 }
 
-fn requiring(name: &str, value: &str) -> ProjectSpec {
+pub(super) fn requiring(name: &str, value: &str) -> ProjectSpec {
     let requires = [(name.to_owned(), value.to_owned())].into();
     ProjectSpec { task: TaskSpec { requires, ..task_spec() }, ..spec() }
 }
@@ -38,7 +38,7 @@ fn held(bench: &mut Bench) -> Vec<(u64, AttemptKey)> {
 }
 
 /// How many attempts each of two agents was given since this was asked last.
-fn given(bench: &mut Bench) -> [usize; 2] {
+pub(super) fn given(bench: &mut Bench) -> [usize; 2] {
     let claims = bench.wrote();
     bench.sent();
     ["1", "2"].map(|agent| claims.iter().filter(|claim| claim.ends_with(&format!(" for {agent}"))).count())
@@ -131,6 +131,18 @@ fn what_is_too_large_for_any_agent_waits_and_says_so() {
     assert_eq!(
         bench.waiting(3).as_deref(),
         Some("processors or memory: on all agents that fit they are taken")
+    );
+}
+
+#[test]
+fn what_an_agent_does_not_say_is_no_limit() {
+    let mut bench = Bench::new();
+    bench.join(1, Hello { memory_bytes: Some(1 << 30), ..hello("a", "i") }, 2, &[]);
+    let resources = Resources { cpus_milli: Some(8000), memory_bytes: Some(4 << 30), ..Resources::default() };
+    bench.submit(1, ProjectSpec { task: TaskSpec { resources, ..task_spec() }, ..spec() }, Some(1));
+    assert_eq!(
+        bench.waiting(1).as_deref(),
+        Some("a larger agent: the largest that fits has 1024 MiB of memory, and 4096 MiB are asked for")
     );
 }
 
@@ -290,60 +302,4 @@ fn half_of_the_agents_stay_for_all() {
     }
     let large = bench.wrote().iter().filter(|write| write.starts_with("claim 3/")).count();
     assert!(large > 0, "the largest was kept out");
-}
-
-fn engine_lost() -> Outcome {
-    Outcome::EngineLost("no daemon".to_owned())
-}
-
-#[test]
-fn an_agent_on_which_everything_fails_gets_nothing_for_a_while() {
-    let mut bench = Bench::new();
-    bench.join(1, host("a", 4), 0, &[]);
-    bench.join(2, host("b", 4), 4, &[]);
-    bench.submit(1, spec(), Some(1000));
-    bench.ends(2, task(1, 0).attempt(1), Outcome::Exited(0));
-    given(&mut bench);
-    bench.say(1, credits(4));
-    for _ in 0..5 {
-        // The other one is full: what has failed there makes way for what has not.
-        let Some(&next) = bench.agent("a").attempts.first() else { panic!("nothing left to fail") };
-        assert_eq!(next.attempt, 1);
-        bench.ends(1, next, engine_lost());
-    }
-    assert_eq!(bench.warned().len(), 1);
-    let view = bench.agent("a");
-    assert_eq!(
-        view.quarantine,
-        "for another 60 s: 5 tasks in a row ended there like the last: engine lost: no daemon"
-    );
-    let held = bench.agent("a").attempts;
-    bench.say(1, FromAgent::Returned(held));
-    assert_eq!(bench.agent("a").attempts, []);
-    bench.now += Duration::from_secs(61);
-    bench.say(1, FromAgent::Heartbeat);
-    bench.say(2, FromAgent::Heartbeat);
-    bench.turn([Input::Tick]);
-    assert_eq!(bench.agent("a").attempts.len(), 1, "on probation");
-    let probe = bench.agent("a").attempts[0];
-    bench.ends(1, probe, Outcome::Exited(0));
-    assert_eq!(bench.agent("a").attempts.len(), 4);
-    assert_eq!(bench.agent("a").quarantine, "");
-}
-
-#[test]
-fn the_only_agent_is_never_quarantined() {
-    let mut bench = Bench::new();
-    bench.join(1, host("a", 4), 4, &[]);
-    bench.submit(1, spec(), Some(10));
-    bench.submit(2, spec(), Some(10));
-    for _ in 0..12 {
-        let Some(&next) = bench.agent("a").attempts.first() else { panic!("it was given nothing") };
-        bench.ends(1, next, engine_lost());
-    }
-    assert!(bench.warned().is_empty());
-}
-
-fn credits(attempts_max: u32) -> FromAgent {
-    FromAgent::Credits { attempts_max, not_ready: String::new() }
 }
