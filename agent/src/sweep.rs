@@ -5,7 +5,7 @@ use futures_util::{StreamExt, stream};
 use std::collections::BTreeSet;
 
 /// How many workers are removed at a time.
-const CONCURRENT_MAX: usize = 8;
+pub(crate) const REMOVALS_MAX: usize = 8;
 
 /// What a sweep did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub async fn left_over(
 }
 
 /// Removes these workers. One that can't be removed is logged.
-pub async fn remove(runtime: &dyn Runtime, workers: Vec<WorkerId>) -> Swept {
+async fn remove(runtime: &dyn Runtime, workers: Vec<WorkerId>) -> Swept {
     let results = stream::iter(workers)
         .map(|id| async move {
             let result = runtime.discard(&id).await;
@@ -47,7 +47,7 @@ pub async fn remove(runtime: &dyn Runtime, workers: Vec<WorkerId>) -> Swept {
             }
             result.is_ok()
         })
-        .buffer_unordered(CONCURRENT_MAX)
+        .buffer_unordered(REMOVALS_MAX)
         .collect::<Vec<bool>>()
         .await;
     let removed = results.iter().filter(|removed| **removed).count();

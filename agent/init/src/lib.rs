@@ -77,7 +77,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> io::Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     let listener = listen(&args.socket)?;
     // In the socket's directory, which is the current one now; later init might not be allowed to.
-    let begun = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(frame::BEGUN)?;
+    let begun = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(frame::BEGUN)?;
     // Some engines give a tmpfs the mode of the directory that it is mounted on, and not the one they were told. Its
     // root is init's own, so init can do that without a right of its own.
     for place in &args.writable {

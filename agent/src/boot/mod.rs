@@ -20,7 +20,7 @@ use crate::{
         Core, CoreConfig, Input, Stop,
         driver::{Driven, Driver, INPUTS_MAX},
     },
-    sweep::{left_over, remove, sweep},
+    sweep::{left_over, sweep},
     wire::HelloFacts,
 };
 use choice::Chosen;
@@ -244,19 +244,13 @@ impl Agent {
         for adopted in adopted {
             hands.pool.adopt(adopted);
         }
+        hands.pool.remove(left_over);
 
         let stop = CancellationToken::new();
         let driver = Driver::new(core, Arc::new(outbox), hands, receiver);
         let followers = Followers::new(coordinator.bulk(), growing);
         let joined_in = Credentials::path(&data);
-        // The engine takes its time for it, which nobody has to wait for.
-        let sweeping = {
-            let runtime = runtime.clone();
-            async move {
-                remove(&*runtime, left_over).await;
-            }
-        };
-        let mut tasks = vec![spawn(followers.run()), spawn(readiness.watch()), spawn(sweeping)];
+        let mut tasks = vec![spawn(followers.run()), spawn(readiness.watch())];
         tasks.extend(credentials.map(|credentials| spawn(credentials.renew_in_time(coordinator.clone()))));
         let (sent_away, removed) = watch::channel(None);
         let dialer = Dialer::new(coordinator, lines, inputs.clone(), stop.clone(), sent_away);

@@ -11,13 +11,14 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 use std::{collections::BTreeSet, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// How many workers are looked at at a time.
 const LOOKS_MAX: usize = 16;
 
-/// How long a look at one may take, in seconds. Whatever takes longer is adopted without a look.
-const LOOK_SECS_MAX: u64 = 20;
+/// How long the looks at all of them may take, in seconds. Whatever takes longer is adopted without a look: the coordinator waits
+/// for the agent no longer than a lease.
+const LOOK_SECS_MAX: u64 = 2;
 
 /// A worker of an earlier process, with attempts that are running, or have ended and were not released.
 pub struct Adopted {
@@ -39,12 +40,18 @@ pub async fn adopt(
     in_outbox: &BTreeSet<AttemptKey>,
 ) -> Result<Vec<Adopted>, WorkerError> {
     let workers = runtime.workers().await?;
-    let looks = stream::iter(workers).map(|worker| look(runtime, in_outbox, worker));
+    let until = Instant::now() + Duration::from_secs(LOOK_SECS_MAX);
+    let looks = stream::iter(workers).map(|worker| look(runtime, in_outbox, worker, until));
     Ok(looks.buffer_unordered(LOOKS_MAX).filter_map(async |adopted| adopted).collect().await)
 }
 
-async fn look(runtime: &dyn Runtime, in_outbox: &BTreeSet<AttemptKey>, worker: WorkerId) -> Option<Adopted> {
-    match reach(runtime, &worker).await {
+async fn look(
+    runtime: &dyn Runtime,
+    in_outbox: &BTreeSet<AttemptKey>,
+    worker: WorkerId,
+    until: Instant,
+) -> Option<Adopted> {
+    match reach(runtime, &worker, until).await {
         Ok(mut link) => {
             // init's word alone is not enough: the task that it serves may be in its place.
             let noted = runtime.begun(&worker).unwrap_or_default().attempts;
@@ -81,11 +88,11 @@ async fn look(runtime: &dyn Runtime, in_outbox: &BTreeSet<AttemptKey>, worker: W
 }
 
 /// Reaches it, and takes back what has not begun.
-async fn reach(runtime: &dyn Runtime, worker: &WorkerId) -> Result<Link, Unreachable> {
+async fn reach(runtime: &dyn Runtime, worker: &WorkerId, until: Instant) -> Result<Link, Unreachable> {
     let reached = async {
         let mut link = worker::reach(runtime, worker).await?;
         take_back(&mut link).await?;
         Ok(link)
     };
-    timeout(Duration::from_secs(LOOK_SECS_MAX), reached).await.unwrap_or(Err(Unreachable::Silent))
+    timeout_at(until, reached).await.unwrap_or(Err(Unreachable::Silent))
 }

@@ -177,19 +177,28 @@ impl Shared {
         Some(Ok(made))
     }
 
-    async fn create(&self, shape: &Arc<WorkerShape>) -> Result<Made, Outcome> {
+    /// Makes one. If that fails, what is there of it is removed, now or later.
+    async fn create(self: &Arc<Self>, shape: &Arc<WorkerShape>) -> Result<Made, Outcome> {
         let spec = WorkerSpec { id: self.names.make(), shape: shape.clone() };
-        let connection = match self.env.runtime.create(&spec).await {
+        let created = self.try_create(&spec).await;
+        if created.is_err() {
+            self.discard_later(vec![spec.id]);
+        }
+        created
+    }
+
+    async fn try_create(&self, spec: &WorkerSpec) -> Result<Made, Outcome> {
+        let connection = match self.env.runtime.create(spec).await {
             Ok(connection) => connection,
             Err(WorkerError::Engine(why)) => return Err(Outcome::EngineLost(cut_message(why))),
             Err(WorkerError::Worker(why)) => return Err(Outcome::WorkerLost(cut_message(why))),
         };
         match worker::open(connection).await {
             Ok(Link { link, hello }) => {
-                Ok(Made { worker: spec.id, shape: shape.clone(), link, hello, born: Instant::now() })
+                let (worker, shape) = (spec.id.clone(), spec.shape.clone());
+                Ok(Made { worker, shape, link, hello, born: Instant::now() })
             }
             Err(error) => {
-                self.discard(spec.id).await;
                 Err(Outcome::WorkerLost(cut_message(format!("a new worker can't be used: {error}"))))
             }
         }

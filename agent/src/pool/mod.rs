@@ -23,9 +23,10 @@ use crate::{
     domain::{Assignment, AttemptKey, ImageSpec, Isolation, Outcome, Report, RunSpec, StdinFrom},
     runtime::WorkerId,
     supervisor::Input,
+    sweep::REMOVALS_MAX,
 };
 use board::{Board, Do, Kill, LaneId};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use left_over::LeftOver;
 use made::Spares;
 use std::{
@@ -124,6 +125,14 @@ impl Pool {
             let _ = answered.recv().await;
             // Without a core nobody needs to know.
             let _ = shared.env.inputs.send(Input::TakenBack).await;
+        });
+    }
+
+    /// Removes what an earlier process of the agent left and nobody adopts, for as long as that takes: the engine may be slow.
+    pub fn remove(&self, left_over: Vec<WorkerId>) {
+        let shared = self.shared.clone();
+        self.shared.spawn(async move {
+            stream::iter(left_over).for_each_concurrent(REMOVALS_MAX, |worker| shared.discard(worker)).await;
         });
     }
 

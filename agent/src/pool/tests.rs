@@ -318,6 +318,48 @@ async fn another_pool_adopts_what_was_begun_and_takes_back_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn workers_that_hang_keep_no_agent_from_its_coordinator() {
+    const WORKERS: u32 = 40;
+    let first = Bench::new(WORKERS as usize);
+    first.pool.start((0..WORKERS).map(|index| task(1, index, &["sleep=20s", "exit=0"])).collect());
+    first.until("all run", |runtime, _| runtime.runs_held() == WORKERS as usize).await;
+    let Bench { runtime, pool, .. } = first;
+    drop(pool);
+
+    runtime.set_mute(true);
+    let since = Instant::now();
+    let adopted = adopt(&runtime, &BTreeSet::new()).await.expect("adopts");
+    assert!(since.elapsed() <= Duration::from_secs(2), "{:?}", since.elapsed());
+    let mut second = Bench::over(runtime, PoolConfig { slots: WORKERS as usize, makes_ahead: false });
+    for adopted in adopted {
+        second.pool.adopt(adopted);
+    }
+    sleep(Duration::from_secs(5)).await;
+    second.runtime.set_mute(false);
+    let mut ended = BTreeSet::new();
+    for _ in 0..WORKERS {
+        let report = second.ended().await;
+        assert_eq!(report.outcome, Outcome::Exited(0));
+        ended.insert(report.attempt);
+    }
+    assert_eq!(ended.len(), WORKERS as usize, "none ran twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_only_half_made_is_removed() {
+    let mut bench = Bench::new(1);
+    let mut half_made = task(1, 0, &["exit=0"]);
+    Arc::make_mut(&mut half_made.spec).image = ImageSpec::Reference("no-worker".into());
+    bench.pool.start(vec![half_made]);
+    bench.runtime.set_deaf(true);
+    let report = bench.ended().await;
+    assert!(matches!(report.outcome, Outcome::WorkerLost(_)), "{:?}", report.outcome);
+    assert_eq!(bench.workers().await.len(), 1);
+    bench.runtime.set_deaf(false);
+    bench.until("it is removed", |_, workers| workers == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_holds_only_what_the_outbox_has_is_not_adopted() {
     let mut bench = Bench::warm(1).await;
     bench.pool.start(vec![task(1, 1, &["exit=0"])]);

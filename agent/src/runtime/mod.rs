@@ -5,7 +5,7 @@
 //! 1. [`Runtime::ready`] at any time; cheap; says whether workers can be made now.
 //! 2. [`Runtime::prepare`] makes an image usable. Concurrent calls for one image do the work once.
 //! 3. [`Runtime::create`] makes and starts a worker, and returns a connection to the init in it. When it returns an
-//!    error, nothing is left over.
+//!    error, something may be left over: the worker is to be discarded then, too.
 //! 4. [`Runtime::note`] before runs are sent to a worker: which attempts they are, for an agent that comes later.
 //! 5. [`Runtime::connect`] opens another connection to the init of a worker, also of one that an earlier agent process
 //!    created. init serves one connection; a newer one replaces the older.

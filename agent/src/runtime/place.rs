@@ -31,6 +31,10 @@ pub(super) const INIT_DIR: &str = "init";
 /// Where the agent notes which attempts it sends: a ring of records, more than an init can hold, and after it the number of
 /// the last run that was released.
 const NOTES: &str = "runs";
+
+/// What init's file says before any run has begun: they are counted from 1.
+const NO_RUN: u64 = 0;
+
 const NOTES_MAX: u64 = 256;
 const NOTE_BYTES: usize = 32;
 
@@ -84,12 +88,11 @@ impl Places {
             self.of(id).ok_or_else(|| io::Error::other(format!("`{id}` is not fit for a worker's name")))?;
         DirBuilder::new().mode(0o700).create(&dir)?;
         DirBuilder::new().mode(0o700).create(dir.join(INIT_DIR))?;
-        // The agent's own, so that it can read it whoever init is.
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(dir.join(INIT_DIR).join(frame::BEGUN))?;
+        // The agent's own, so that it can read it whoever init is. As long as it will ever be, so that init needs no room for it
+        // on a disk that is full by then.
+        let begun = dir.join(INIT_DIR).join(frame::BEGUN);
+        let begun = OpenOptions::new().write(true).create_new(true).mode(0o644).open(begun)?;
+        begun.write_all_at(&NO_RUN.to_le_bytes(), 0)?;
         Ok(dir)
     }
 
@@ -125,12 +128,14 @@ impl Places {
         let file = open(dir.join(INIT_DIR).join(frame::BEGUN)).ok()?;
         let mut number = [0; 8];
         match file.read_at(&mut number, 0) {
-            // init has not begun any.
             Ok(0) => return Some(Begun::default()),
             Ok(8) => {}
             _ => return None,
         }
         let run = u64::from_le_bytes(number);
+        if run == NO_RUN {
+            return Some(Begun::default());
+        }
         let mut notes = [0; (NOTES_MAX as usize) * NOTE_BYTES + 8];
         open(dir.join(NOTES)).and_then(|file| file.read_exact_at(&mut notes, 0)).ok()?;
         let (records, released) = notes.split_at(NOTES_MAX as usize * NOTE_BYTES);

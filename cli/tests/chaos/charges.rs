@@ -2,6 +2,7 @@
 //! back, not lost: unless its agent was not heard for a whole lease, for then nobody can know.
 
 use crate::{
+    fault::Fault,
     fleet::Fleet,
     witness::{End, Start, Task},
 };
@@ -44,6 +45,12 @@ impl Charges {
             }
         }
         charges
+    }
+
+    /// Of a fault that hit something, that nobody was charged with such a loss.
+    pub(crate) fn missing(&self, fault: &Fault) -> Option<String> {
+        let loss = fault.kind.loss().filter(|loss| fault.running > 0 && !self.of_kind.contains_key(*loss))?;
+        Some(format!("{:?} hit {} attempts, and nothing was charged as {loss}", fault.kind, fault.running))
     }
 
     fn add(&mut self, project: &str, task: &Value, began: &BTreeMap<&Task, usize>) {

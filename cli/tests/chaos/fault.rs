@@ -4,8 +4,8 @@ use crate::{
     engine::Engine,
     fleet::{Fleet, HOSTS, LEASE, SLOTS},
     network::Ill,
-    process::{run, wait, with_descendants},
-    work::Work,
+    process::{output_within, run, wait, with_descendants},
+    work::{self, Work},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -13,7 +13,7 @@ use nix::{
 };
 use rand::{RngExt, rngs::StdRng, seq::IteratorRandom};
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,13 @@ const BUSY_MAX: Duration = Duration::from_secs(3);
 
 /// How often the coordinator is asked what it has given up, and how much later than a lease that may be.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-const GIVE_UP_MAX: Duration = Duration::from_millis(1500);
+const GIVE_UP_MAX: Duration = Duration::from_secs(3);
+
+/// How much longer than a lease it is waited for.
+const GIVE_UP_WAIT: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to notice that its disk is full.
+const NOTICE_MAX: Duration = Duration::from_secs(15);
 
 /// Within what a lease is exceeded for certain, and within what it is not.
 const LONGER: Duration = Duration::from_millis(1500);
@@ -41,6 +47,7 @@ pub(crate) enum Kind {
     ServerDiskFull,
     AgentKilled,
     AgentStopped,
+    AgentHurried,
     AgentPaused,
     AgentPausedLong,
     AgentDiskFull,
@@ -58,7 +65,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::ServerKilled,
         Self::ServerStopped,
         Self::ServerPaused,
@@ -66,6 +73,7 @@ impl Kind {
         Self::ServerDiskFull,
         Self::AgentKilled,
         Self::AgentStopped,
+        Self::AgentHurried,
         Self::AgentPaused,
         Self::AgentPausedLong,
         Self::AgentDiskFull,
@@ -92,6 +100,7 @@ impl Kind {
             Self::ServerDiskFull => "coordinator's disk full",
             Self::AgentKilled => "agent killed",
             Self::AgentStopped => "agent stopped and started",
+            Self::AgentHurried => "agent stopped in a hurry",
             Self::AgentPaused => "agent paused, less than a lease",
             Self::AgentPausedLong => "agent paused, more than a lease",
             Self::AgentDiskFull => "agent's disk full",
@@ -132,6 +141,8 @@ impl Kind {
             | Self::LinkDeaf => usize::MAX,
             // What runs, and what has ended in the same moment.
             Self::InitKilled | Self::ContainerRemoved => 3,
+            // What runs is killed, and handed back.
+            Self::AgentHurried => SLOTS,
             _ => 0,
         }
     }
@@ -141,11 +152,28 @@ impl Kind {
         matches!(self, Self::AgentPausedLong | Self::LinkCutLong | Self::LinkMute | Self::LinkDeaf)
     }
 
+    /// It is to end with what ran there given up, while it still lasts.
+    const fn is_given_up(self) -> bool {
+        self.is_silence() || matches!(self, Self::HostLost)
+    }
+
     /// Within what it must be well again, counted as [`strike`] does.
-    const fn recovery_max(self) -> Option<Duration> {
+    const fn recovery_max(self) -> Duration {
         match self {
-            Self::ServerKilled | Self::ServerStopped => Some(Duration::from_secs(3)),
-            Self::AgentKilled => Some(Duration::from_secs(2)),
+            Self::ServerKilled | Self::ServerStopped => Duration::from_secs(3),
+            Self::AgentKilled => Duration::from_secs(2),
+            _ => WAIT_MAX,
+        }
+    }
+
+    /// The kind of loss that the coordinator is to have charged somewhere, after such faults.
+    pub(crate) const fn loss(self) -> Option<&'static str> {
+        match self {
+            Self::InitKilled | Self::ContainerRemoved => Some("worker_lost"),
+            Self::EngineRestarted => Some("engine_lost"),
+            Self::AgentPausedLong | Self::HostLost | Self::LinkCutLong | Self::LinkMute | Self::LinkDeaf => {
+                Some("lease_lost")
+            }
             _ => None,
         }
     }
@@ -171,15 +199,25 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
+    /// One that begins now, where so many attempts run.
+    pub(crate) fn new(kind: Kind, host: Option<usize>, running: usize) -> Self {
+        let now = Instant::now();
+        let losses_max = kind.losses_max();
+        Self { kind, host, begin: now, end: now, running, losses_max, given_up: None, recovery: None }
+    }
+
     /// What took longer than promised.
     pub(crate) fn too_slow(&self) -> Vec<String> {
         let kind = self.kind;
-        let recovery = self.recovery.zip(kind.recovery_max()).filter(|(took, max)| took > max);
-        let recovery =
-            recovery.map(|(took, max)| format!("{kind:?}: well again after {took:?}, not {max:?}"));
-        let given_up = self.given_up.filter(|took| *took > LEASE + GIVE_UP_MAX);
-        let given_up = given_up.map(|took| format!("{kind:?}: its attempts were given up after {took:?}"));
-        recovery.into_iter().chain(given_up).collect()
+        let max = kind.recovery_max();
+        let mut slow = Vec::new();
+        if self.recovery.is_none_or(|took| took > max) {
+            slow.push(format!("{kind:?}: well again after {:?}, not {max:?}", self.recovery));
+        }
+        if kind.is_given_up() && self.given_up.is_none_or(|took| took > LEASE + GIVE_UP_MAX) {
+            slow.push(format!("{kind:?}: its attempts were given up after {:?}", self.given_up));
+        }
+        slow
     }
 }
 
@@ -192,20 +230,12 @@ pub(crate) fn strike(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Faul
     let host = host.filter(|_| kind.hits_a_host());
     let hit =
         running.iter().filter(|(on, _)| host.is_none_or(|host| host == **on)).map(|(_, count)| count).sum();
-    let mut fault = Fault {
-        kind,
-        host,
-        begin: Instant::now(),
-        end: Instant::now(),
-        running: hit,
-        losses_max: kind.losses_max(),
-        given_up: None,
-        recovery: None,
-    };
+    let mut fault = Fault::new(kind, host, hit);
     match host {
         None => fault.recovery = strike_server(kind, fleet, chance),
         Some(host) => strike_host(&mut fault, fleet, host, chance),
     }
+    fault.end = Instant::now();
     fault
 }
 
@@ -236,6 +266,7 @@ fn strike_server(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Option<D
         }
         _ => {
             fleet.server_disk.fill();
+            assert_refused(fleet);
             thread::sleep(some(2000, 6000, chance));
             fleet.server_disk.clear();
         }
@@ -243,6 +274,16 @@ fn strike_server(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Option<D
     let since = Instant::now();
     wait(WAIT_MAX, || fleet.ready() == HOSTS && Work::done(fleet).is_some())?;
     Some(since.elapsed())
+}
+
+/// A coordinator whose disk is full takes no project, and says why.
+fn assert_refused(fleet: &Fleet) {
+    let file = fleet.place.path("refused.json");
+    fs::write(&file, work::refused().to_string()).expect("a project file");
+    let said = output_within(&mut fleet.client(&["submit", &file.to_string_lossy()]), WAIT_MAX);
+    let said = said.expect("an answer to a submission");
+    let why = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.status.success() && why.contains("the coordinator's store is full"), "{said:?}");
 }
 
 fn strike_host(fault: &mut Fault, fleet: &mut Fleet, number: usize, chance: &mut StdRng) {
@@ -260,6 +301,13 @@ fn strike_host(fault: &mut Fault, fleet: &mut Fleet, number: usize, chance: &mut
             assert!(ended.is_some_and(|status| status.success()), "an agent did not stop well: {ended:?}");
             host.start_agent(&access);
         }
+        Kind::AgentHurried => {
+            host.agent().signal(Signal::SIGTERM);
+            thread::sleep(some(0, 1000, chance));
+            let ended = host.agent.take().and_then(|agent| agent.terminate(WAIT_MAX));
+            assert!(ended.is_some_and(|status| status.success()), "an agent did not stop well: {ended:?}");
+            host.start_agent(&access);
+        }
         Kind::AgentPaused | Kind::AgentPausedLong => {
             host.agent().signal(Signal::SIGSTOP);
             last(fault, fleet);
@@ -267,12 +315,15 @@ fn strike_host(fault: &mut Fault, fleet: &mut Fleet, number: usize, chance: &mut
         }
         Kind::AgentDiskFull => {
             host.disk.fill();
-            thread::sleep(some(3000, 7000, chance));
-            host.disk.clear();
+            fleet.wait("the agent notices that its disk is full", NOTICE_MAX, |fleet| {
+                fleet.agent_state(number) == "not ready"
+            });
+            thread::sleep(some(1000, 5000, chance));
+            fleet.hosts[number].disk.clear();
         }
         Kind::InitKilled => {
             let (_, init) = busy_container(fleet, number);
-            let _ = kill(Pid::from_raw(init), Signal::SIGKILL);
+            kill(Pid::from_raw(init), Signal::SIGKILL).expect("a worker's init");
         }
         Kind::ContainerRemoved => {
             let (container, _) = busy_container(fleet, number);
@@ -315,18 +366,22 @@ fn strike_host(fault: &mut Fault, fleet: &mut Fleet, number: usize, chance: &mut
     fault.recovery = wait(WAIT_MAX, || fleet.agent_state(number) == "ready").map(|_| since.elapsed());
 }
 
-/// Waits for as long as a fault lasts. If it outlives the lease, sees when the coordinator gives up what its host holds.
+/// Waits for as long as a fault lasts. If it outlives the lease, that is until the coordinator has given up what its host
+/// holds.
 fn last(fault: &mut Fault, fleet: &Fleet) {
     let until = Instant::now()
         + match fault.kind {
             Kind::LinkReset => LEASE / 4,
             Kind::AgentPaused | Kind::LinkCut => LEASE - SHORTER,
+            kind if kind.is_given_up() => LEASE + GIVE_UP_WAIT,
             _ => LEASE + LONGER,
         };
-    let loses = fault.kind.is_silence() || fault.kind == Kind::HostLost;
-    while loses && fault.given_up.is_none() && Instant::now() < until {
+    while fault.kind.is_given_up() && Instant::now() < until {
         let held = fault.host.and_then(|host| fleet.held(host));
-        fault.given_up = held.filter(|held| *held == 0).map(|_| fault.begin.elapsed());
+        if held == Some(0) {
+            fault.given_up = Some(fault.begin.elapsed());
+            return;
+        }
         thread::sleep(LOOK_EVERY);
     }
     thread::sleep(until.saturating_duration_since(Instant::now()));

@@ -8,6 +8,7 @@
 //! PIECEWORK_CHAOS_KEEP keeps the directory of the run with all logs.
 
 mod account;
+mod calm;
 mod charges;
 mod disk;
 mod engine;
@@ -23,6 +24,7 @@ mod witness;
 mod work;
 
 use account::Account;
+use calm::Calm;
 use charges::Charges;
 use fault::{Fault, Kind};
 use fleet::Fleet;
@@ -107,16 +109,17 @@ fn nothing_is_lost_and_nothing_runs_again_without_cause() {
 fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec<String> {
     let mut report = Report::new(seed);
     let mut work = Work::default();
-    let mut faults: Vec<Fault> = Vec::new();
+    let calm = Calm::new(fleet, &mut work);
+    report.calm(&calm);
+    let mut faults = calm.faults.clone();
     work.feed(fleet);
     fleet.wait("work has begun", RECOVERY_MAX, |fleet| fleet.witness.count() > 20);
     thread::sleep(CALM);
     let memory = left_over::memory(fleet);
     for kind in kinds {
         work.feed(fleet);
-        let fault = fault::strike(*kind, fleet, chance);
+        faults.push(fault::strike(*kind, fleet, chance));
         settle(fleet);
-        faults.push(Fault { end: std::time::Instant::now(), ..fault });
     }
     let mut wrong = work.finish(fleet);
     let starts = fleet.witness.starts();
@@ -124,7 +127,9 @@ fn run(fleet: &mut Fleet, kinds: &[Kind], seed: u64, chance: &mut StdRng) -> Vec
     let charges = Charges::new(fleet, work.projects(), &starts);
     report.add(&faults, &account, &charges, &work);
     wrong.extend(account.wrong);
+    wrong.extend(faults.iter().filter_map(|fault| charges.missing(fault)));
     wrong.extend(charges.wrong);
+    wrong.extend(calm.too_slow());
     wrong.extend(faults.iter().flat_map(Fault::too_slow));
     if wrong.is_empty() {
         wrong.extend(left_over::check(fleet, &memory, &mut report));

@@ -2,6 +2,7 @@
 
 use crate::{
     account::Account,
+    calm::Calm,
     charges::Charges,
     fault::{Fault, Kind},
     witness::Start,
@@ -34,6 +35,16 @@ impl Report {
 
     pub(crate) fn line(&mut self, line: String) {
         self.lines.push(line);
+    }
+
+    pub(crate) fn calm(&mut self, calm: &Calm) {
+        self.line(format!(
+            "with slots free: a new project's task ran {} after the coordinator's restart; {} tasks of a host that was cut off \
+             ran elsewhere after {}",
+            secs(calm.goes_on),
+            calm.moved,
+            secs(calm.elsewhere)
+        ));
     }
 
     pub(crate) fn add(&mut self, faults: &[Fault], account: &Account, charges: &Charges, work: &Work) {

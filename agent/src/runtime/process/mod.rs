@@ -141,8 +141,7 @@ impl Runtime for ProcessRuntime {
         let (sender, receiver) = oneshot::channel();
         tokio::spawn(async move {
             let created = inner.create(&spec).await;
-            let wanted = created.is_ok();
-            if sender.send(created).is_err() && wanted {
+            if sender.send(created).is_err() {
                 inner.discard_or_log(&spec.id).await;
             }
         });
@@ -266,11 +265,7 @@ impl Inner {
                 NoConnection::Failed(error) => format!("the worker's init can't be reached: {error}"),
             })
         };
-        let started = started.await;
-        if started.is_err() {
-            self.discard_or_log(&spec.id).await;
-        }
-        started.map_err(WorkerError::Worker)
+        started.await.map_err(WorkerError::Worker)
     }
 
     async fn launch(&self, spec: &WorkerSpec, dir: &Path) -> io::Result<std::process::ExitStatus> {

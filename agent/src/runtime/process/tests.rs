@@ -240,7 +240,7 @@ async fn the_files_of_an_image_come_before_the_host_s() {
 }
 
 #[tokio::test]
-async fn a_worker_that_can_t_start_says_why_and_leaves_nothing() {
+async fn a_worker_that_can_t_start_says_why() {
     let data = tempfile::tempdir().unwrap();
     for runtime in runtimes(data.path()).await {
         let spec = spec(&runtime, "a-1-task-0-1").await;
@@ -251,6 +251,8 @@ async fn a_worker_that_can_t_start_says_why_and_leaves_nothing() {
         inner.init = "/bin/false".into();
         let broken = ProcessRuntime { inner: Arc::new(inner) };
         assert!(matches!(broken.create(&spec).await, Err(WorkerError::Worker(_))));
+        assert_eq!(broken.begun(&spec.id), Some(Begun::default()));
+        broken.discard(&spec.id).await.unwrap();
         assert_eq!(broken.workers().await.unwrap(), []);
     }
 }

@@ -23,7 +23,7 @@
 //! Timeout, output limit, cancelling, back-pressure, adoption and release are as with a real init.
 //!
 //! Some images, by reference: `missing` can't be had; with `no-engine`, preparing meets no engine; with `no-worker`,
-//! creating a worker is refused; all others are there.
+//! a worker is only half made; all others are there.
 
 mod kept;
 mod script;
@@ -40,6 +40,7 @@ use crate::domain::{AttemptKey, ImageSpec};
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
+    future::pending,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -57,6 +58,7 @@ pub struct ScriptedRuntime {
     workers: Arc<Mutex<BTreeMap<WorkerId, Arc<Worker>>>>,
     not_ready: Arc<Mutex<Option<String>>>,
     deaf: Arc<AtomicBool>,
+    mute: Arc<AtomicBool>,
     full: Arc<AtomicBool>,
 }
 
@@ -80,6 +82,12 @@ impl ScriptedRuntime {
     /// Makes [`Runtime::note`] meet a full disk, or room again.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// Makes every init take connections and say nothing, or speak again.
+    #[cfg(test)]
+    pub(crate) fn set_mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::SeqCst);
     }
 
     /// How many workers are of no use to others: they hold runs that were not released, or are gone and not discarded.
@@ -120,6 +128,16 @@ fn connection(worker: &Arc<Worker>) -> Box<dyn Connection> {
     Box::new(near)
 }
 
+/// A connection on which nothing is ever said.
+fn silent() -> Box<dyn Connection> {
+    let (near, far) = duplex(PIPE_BYTES);
+    tokio::spawn(async move {
+        let _far = far;
+        pending::<()>().await;
+    });
+    Box::new(near)
+}
+
 #[async_trait]
 impl Runtime for ScriptedRuntime {
     fn kind(&self) -> RuntimeKind {
@@ -144,9 +162,6 @@ impl Runtime for ScriptedRuntime {
 
     async fn create(&self, spec: &WorkerSpec) -> Result<Box<dyn Connection>, WorkerError> {
         self.engine().map_err(WorkerError::Engine)?;
-        if spec.shape.image.handle == "no-worker" {
-            return Err(WorkerError::Worker("the scripted engine refused".into()));
-        }
         let worker = {
             let mut workers = lock(&self.workers);
             if workers.contains_key(&spec.id) {
@@ -156,6 +171,9 @@ impl Runtime for ScriptedRuntime {
             workers.insert(spec.id.clone(), Arc::clone(&worker));
             worker
         };
+        if spec.shape.image.handle == "no-worker" {
+            return Err(WorkerError::Worker("the scripted engine made half of it".into()));
+        }
         Ok(connection(&worker))
     }
 
@@ -166,6 +184,7 @@ impl Runtime for ScriptedRuntime {
         match worker.gone() {
             Some(Gone::Engine(why)) => Err(WorkerError::Engine(why)),
             Some(gone) => Err(WorkerError::Worker(format!("the worker {id} is gone: {gone:?}"))),
+            None if self.mute.load(Ordering::SeqCst) => Ok(silent()),
             None => Ok(connection(&worker)),
         }
     }

@@ -221,7 +221,9 @@ async fn images_and_engines_fail_on_command() {
     assert!(matches!(runtime.prepare(&prepare("missing"), &NoBlobs).await, Err(ImageError::Unavailable(_))));
     assert!(matches!(runtime.prepare(&prepare("no-engine"), &NoBlobs).await, Err(ImageError::Engine(_))));
     assert!(runtime.prepare(&prepare("any"), &NoBlobs).await.is_ok());
-    assert!(matches!(runtime.create(&spec("a", "no-worker")).await, Err(WorkerError::Worker(_))));
+    let half_made = spec("a", "no-worker");
+    assert!(matches!(runtime.create(&half_made).await, Err(WorkerError::Worker(_))));
+    runtime.discard(&half_made.id).await.unwrap();
     runtime.set_not_ready(Some("down"));
     assert_eq!(runtime.ready().await, Err("down".into()));
     assert!(matches!(runtime.create(&spec("a", "any")).await, Err(WorkerError::Engine(_))));
