@@ -62,12 +62,14 @@ impl Runtime {
 pub(crate) struct Home {
     dir: TempDir,
     pub(crate) runtime: Runtime,
+    /// What coordinators and agents of fleets are started with, beside what they have anyway.
+    pub(crate) env: Vec<(&'static str, PathBuf)>,
 }
 
 impl Home {
     pub(crate) fn new(runtime: Runtime) -> Self {
         let dir = tempfile::Builder::new().prefix("piecework-e2e-").tempdir().expect("a temporary directory");
-        Self { dir, runtime }
+        Self { dir, runtime, env: Vec::new() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -111,7 +113,7 @@ impl Home {
     pub(crate) fn server_with(&self, args: &[&str]) -> Program {
         let log = self.log("server.log");
         let mut command = program("piecework-server");
-        command.arg("--data").arg(self.data()).args(args);
+        command.arg("--data").arg(self.data()).args(args).envs(self.env.iter().cloned());
         command.stdout(log.try_clone().expect("the log")).stderr(log);
         let server = Program(command.spawn().expect("piecework-server"));
         self.wait("the coordinator listens", || self.output(&["ls"]).status.success());
@@ -143,6 +145,7 @@ impl Home {
             .args(["--server", address, "--name", name, "--runtime", self.runtime.name()])
             .args(args)
             .env("PIECEWORK_JOIN_TOKEN", token)
+            .envs(self.env.iter().cloned())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log);
         Program(command.spawn().expect("piecework-agent"))

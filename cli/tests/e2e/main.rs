@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod bench;
+mod clocks;
 mod crashes;
 mod endings;
 mod fleet;
