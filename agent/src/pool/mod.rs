@@ -284,15 +284,16 @@ impl Shared {
 
     /// Hands back what has not begun.
     async fn not_begun(&self, assignments: Vec<Assignment>) -> bool {
+        if assignments.is_empty() {
+            return true;
+        }
         self.env.inputs.send(Input::NotBegun(assignments)).await.is_ok()
     }
 
     /// What waits while nothing becomes free goes back to the core, which may hand it to somebody else.
     async fn return_stuck(self: &Arc<Self>) {
         let stuck = self.with(|board, _| board.take_stuck());
-        if !stuck.is_empty() {
-            self.not_begun(stuck).await;
-        }
+        self.not_begun(stuck).await;
     }
 
     /// Removes a worker, now or later.

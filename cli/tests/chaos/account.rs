@@ -40,7 +40,8 @@ impl Account {
                     continue;
                 }
                 // The last one: had an earlier one lost it, it would not have been there any more.
-                let lost = faults.iter().rposition(|fault| has_lost(fault, first, next));
+                let known = known_by(faults, first);
+                let lost = faults.iter().rposition(|fault| has_lost(fault, first, known, next));
                 match lost.or_else(|| faults.iter().rposition(|fault| is_late(fault, next))) {
                     Some(fault) => {
                         let after = next.at.duration_since(faults[fault].begin);
@@ -72,9 +73,22 @@ impl Account {
     }
 }
 
-/// The fault may have lost the first, and the next came after that.
-fn has_lost(fault: &Fault, first: &Start, next: &Start) -> bool {
-    let was_there = first.at <= fault.end && first.end.is_none_or(|(end, _)| end + UNREPORTED >= fault.begin);
+/// Until when the coordinator may not have known that it had ended; none if nobody saw it end. What ends in the middle of a
+/// fault may be known only after that.
+fn known_by(faults: &[Fault], start: &Start) -> Option<Instant> {
+    let (end, _) = start.end?;
+    let hinders = |fault: &&Fault| {
+        fault.host.is_none_or(|host| host == start.host)
+            && fault.begin <= end + UNREPORTED
+            && end <= fault.end
+    };
+    let ends = faults.iter().filter(hinders).map(|fault| fault.end);
+    Some(ends.fold(end, Instant::max) + UNREPORTED)
+}
+
+/// The fault may have lost the first, which was known to have ended by then, and the next came after that.
+fn has_lost(fault: &Fault, first: &Start, known: Option<Instant>, next: &Start) -> bool {
+    let was_there = first.at <= fault.end && known.is_none_or(|known| known >= fault.begin);
     fault.losses_max > 0 && fault.host == Some(first.host) && was_there && next.at >= fault.begin
 }
 
@@ -141,6 +155,24 @@ mod tests {
         // The second is the older one, and began late on the host that was silent.
         check_on(2, (HOST, [16, 17], End::Done), Some(([10, 25], 4)), 0);
         check_on(2, (HOST, [16, 17], End::Done), Some(([10, 19], 4)), 1);
+    }
+
+    #[test]
+    fn what_ends_amid_a_fault_is_known_later() {
+        let zero = Instant::now() + Duration::from_secs(60);
+        let starts = [start(zero, HOST, [1, 4], End::Done), start(zero, 2, [20, 21], End::Done)];
+        let lost = |hinders: [u64; 2]| {
+            let mut faults =
+                [Kind::ServerDiskFull, Kind::AgentPausedLong].map(|kind| Fault::new(kind, None, 1));
+            faults[1].host = Some(HOST);
+            for (fault, secs) in faults.iter_mut().zip([hinders, [10, 15]]) {
+                [fault.begin, fault.end] = secs.map(|secs| zero + Duration::from_secs(secs));
+            }
+            Account::new(&starts, &faults).wrong.is_empty()
+        };
+        assert!(lost([3, 9]));
+        assert!(!lost([3, 8]));
+        assert!(!lost([6, 9]));
     }
 
     #[test]

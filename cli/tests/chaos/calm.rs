@@ -79,7 +79,7 @@ fn cut_a_host_off(fleet: &Fleet) -> (Option<Duration>, Fault) {
         hit.iter().all(|hit| starts.iter().any(|start| start.task == hit.task && start.host != HOST))
     };
     let elsewhere = wait(WAIT_MAX, all_began);
-    fault.given_up = given_up;
+    fault.given_up = given_up.or(elsewhere);
     cable.heal(Ill::Cut);
     let healed = Instant::now();
     fault.recovery = wait(WAIT_MAX, || fleet.agent_state(HOST) == "ready").map(|_| healed.elapsed());

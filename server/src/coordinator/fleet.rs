@@ -101,7 +101,12 @@ impl Coordinator {
         }
         if success {
             if self.agents.get(id).is_some_and(|agent| !agent.health.is_spotless()) {
-                self.agents.update(id, |agent| agent.health.succeeded());
+                self.agents.update(id, |agent| {
+                    if agent.health.is_out() {
+                        agent.forget_recalls();
+                    }
+                    agent.health.succeeded();
+                });
             }
             return;
         }

@@ -178,7 +178,10 @@ impl Coordinator {
                 fx.closes.push((session, format!("message {seq} came where {expected} was expected")));
                 self.session_closed(session, fx);
             }
-            // A repeated one.
+            // A repeated one. While it commits, an agent says Heartbeat so, and wants to hear that it is heard.
+            _ if matches!(message, FromAgent::Heartbeat) => {
+                self.outgoing_to(id, |out| out.heartbeat = true);
+            }
             _ => {}
         }
     }

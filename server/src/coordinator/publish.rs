@@ -10,7 +10,10 @@ use crate::{
     domain::{AgentId, AttemptKey, ProjectId},
     store::{Noted, Write},
 };
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
 
 impl Coordinator {
     /// Publishes as many tasks as there is room for, in fair order. Of a class for which no agent has a seat nothing is
@@ -29,7 +32,7 @@ impl Coordinator {
         let mut heads: BinaryHeap<_> =
             heads.map(|(class, tag, project)| Reverse((tag, project, class))).collect();
         // Projects whose tasks wait for another agent than the one that has a seat.
-        let mut passed = Vec::new();
+        let mut passed = BTreeSet::new();
         let now = self.now;
         let mut latest = None;
         while self.published < window {
@@ -47,7 +50,7 @@ impl Coordinator {
                 fx.publish.push(Dispatch { task, number });
                 latest = latest.max(Some(place));
             } else {
-                passed.push(id);
+                passed.insert(id);
             }
             if let Some((tag, project)) = self.share.head_but(class, &passed)
                 && self.has_room(class)

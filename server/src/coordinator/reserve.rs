@@ -14,6 +14,9 @@ use super::{
 use crate::domain::AgentId;
 use std::{cmp::Reverse, time::Duration};
 
+/// For how long an agent is kept free at the most: something may go on and on there.
+const KEPT_MAX: Duration = Duration::from_secs(300);
+
 /// Something of this class is to be done, takes more than a slot, and has no seat anywhere.
 fn has_no_seat(class: &Class) -> bool {
     !class.asks.need.is_nothing() && class.seats() == 0 && class.published == 0
@@ -61,7 +64,10 @@ impl Coordinator {
             waiting.reverse();
         }
         for (n, &(since, id)) in waiting.iter().enumerate() {
-            let Some(agent) = self.emptiest(id).filter(|_| left > 0) else { continue };
+            if left == 0 {
+                break;
+            }
+            let Some(agent) = self.emptiest(id) else { continue };
             for &(_, other) in waiting.iter().skip(n + 1).filter(|&&(other, _)| other < since) {
                 if self.could_be_kept(agent, other) {
                     self.out_of_turn(other);
@@ -147,8 +153,8 @@ impl Coordinator {
         let now = self.now;
         let since =
             self.agents.class(id).and_then(|class| class.starved).map_or(now, |starved| starved.since);
-        // As long as it has been starved by now. So each try is longer than those before together.
-        let until = now + now.saturating_sub(since);
+        // As long as it has been starved by now. So each try is longer than those before together, up to a bound.
+        let until = now + now.saturating_sub(since).min(KEPT_MAX);
         self.agents.reserve(agent, Reserved { class: id, since: now, until });
         // What waits in its backlog need not begin there.
         let asked = self.agents.update(agent, |agent| agent.recall_newest(|_| true));

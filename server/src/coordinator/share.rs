@@ -187,7 +187,7 @@ impl Share {
     }
 
     /// Whose turn it is in a class if these let others go first.
-    pub(super) fn head_but(&self, class: ClassId, passed: &[ProjectId]) -> Option<(Tag, ProjectId)> {
+    pub(super) fn head_but(&self, class: ClassId, passed: &BTreeSet<ProjectId>) -> Option<(Tag, ProjectId)> {
         self.lines.get(&class)?.first(|project| !passed.contains(&project))
     }
 
@@ -308,7 +308,7 @@ mod tests {
         let least = share.lift(PLAIN, 0, floor);
         assert!(least <= 0, "the head is not alone: {least}");
         assert_eq!(share.head(PLAIN), Some((floor, ProjectId(1))));
-        assert_eq!(share.head_but(PLAIN, &[ProjectId(1)]), Some((floor + 5, ProjectId(2))));
+        assert_eq!(share.head_but(PLAIN, &BTreeSet::from([ProjectId(1)])), Some((floor + 5, ProjectId(2))));
         // Whoever is far behind the others of its line catches up alone.
         share.reach(PLAIN, floor + 50 * memory(), 0);
         let least = share.lift(PLAIN, floor, floor + 100 * memory());

@@ -198,14 +198,18 @@ impl Lane {
     pub(super) async fn put_back(&mut self, from: u64, worker_died: bool) {
         let index = self.flights.partition_point(|flight| flight.run < from);
         let flights = self.flights.split_off(index);
-        if !flights.is_empty() {
-            self.put_back_all(flights, worker_died);
+        if flights.is_empty() {
+            self.shared.return_stuck().await;
+        } else {
+            let stuck = self.put_back_all(flights, worker_died);
+            self.shared.not_begun(stuck).await;
         }
-        self.shared.return_stuck().await;
         self.taking_back = None;
     }
 
-    fn put_back_all(&mut self, flights: VecDeque<Flight>, worker_died: bool) {
+    /// Gives what nothing will take from the board. In the same step, so that no other lane hands it back after this one has
+    /// answered.
+    fn put_back_all(&mut self, flights: VecDeque<Flight>, worker_died: bool) -> Vec<Assignment> {
         let runs: Vec<_> = flights.iter().map(|flight| flight.run).collect();
         if let Err(error) = self.shared.env.runtime.unnote(&self.worker, &runs) {
             // It matters only to a later agent that can't reach this worker.
@@ -221,12 +225,15 @@ impl Lane {
                 }
             }
         }
-        let kept_off = self.shared.with(|board, to_do| board.put_back(self.id, back, worker_died, to_do));
+        let (kept_off, stuck) = self
+            .shared
+            .with(|board, to_do| (board.put_back(self.id, back, worker_died, to_do), board.take_stuck()));
         for (attempt, killed) in kept_off {
             let why = "several workers died before it could begin";
             let outcome = if killed { Outcome::Cancelled } else { Outcome::WorkerLost(why.into()) };
             self.reports.push(Report::without_output(attempt, outcome));
         }
+        stuck
     }
 
     /// Ends one out of its turn: init knows nothing of it that would have to be released.
