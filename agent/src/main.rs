@@ -190,32 +190,38 @@ async fn main() -> ExitCode {
         tracing::warn!("no Docker, so tasks run as plain processes: {why}");
     }
     tracing::info!(runtime = ?agent.runtime(), "the agent runs");
-    let code = tokio::select! {
+    let (code, is_hurried) = tokio::select! {
         () = signals.next() => {
             if on_stop == OnStop::Leave {
                 return leave(agent, &mut signals).await;
             }
             tracing::info!("stopping: what runs has {} s to end; a second signal kills it and hands it back", grace.as_secs());
             tokio::select! {
-                () = agent.drain(grace) => {}
-                () = signals.next() => {}
+                () = agent.drain(grace) => (ExitCode::SUCCESS, false),
+                () = signals.next() => (ExitCode::SUCCESS, true),
             }
-            ExitCode::SUCCESS
         }
         why = agent.failed() => {
             tracing::error!("{why}");
             match why {
-                Failure::Removed(..) => ExitCode::from(EXIT_REMOVED),
+                Failure::Removed(..) => (ExitCode::from(EXIT_REMOVED), false),
                 Failure::Broken => return ExitCode::from(EXIT_FAILED),
             }
         }
     };
-    tracing::info!(
-        "stopping: what still runs is killed and handed back; one more signal ends the agent at once"
-    );
+    let signals_left = if is_hurried { "one more signal ends" } else { "two more signals end" };
+    tracing::info!("stopping: what still runs is killed and handed back; {signals_left} the agent at once");
+    let stop = agent.shutdown();
+    let at_once = async {
+        // One that comes as the grace ends by itself asks for what is done already.
+        if !is_hurried {
+            signals.next().await;
+        }
+        signals.next().await;
+    };
     tokio::select! {
-        () = agent.shutdown() => code,
-        () = signals.next() => ExitCode::from(EXIT_HURRIED),
+        () = stop => code,
+        () = at_once => ExitCode::from(EXIT_HURRIED),
     }
 }
 

@@ -11,6 +11,8 @@ use std::{
 
 /// An attempt that ended so shortly before a fault may not have been known to have ended.
 const UNREPORTED: Duration = Duration::from_millis(1000);
+/// How long an agent may wait before it tries again to report or to upload, after a fault that kept it from doing so.
+const TRIED_AGAIN: Duration = Duration::from_secs(5);
 
 /// The account.
 #[derive(Debug, Default)]
@@ -82,8 +84,8 @@ fn known_by(faults: &[Fault], start: &Start) -> Option<Instant> {
             && fault.begin <= end + UNREPORTED
             && end <= fault.end
     };
-    let ends = faults.iter().filter(hinders).map(|fault| fault.end);
-    Some(ends.fold(end, Instant::max) + UNREPORTED)
+    let tried_again = faults.iter().filter(hinders).map(|fault| fault.end + TRIED_AGAIN);
+    Some(tried_again.fold(end + UNREPORTED, Instant::max))
 }
 
 /// The fault may have lost the first, which was known to have ended by then, and the next came after that.
@@ -170,8 +172,8 @@ mod tests {
             }
             Account::new(&starts, &faults).wrong.is_empty()
         };
-        assert!(lost([3, 9]));
-        assert!(!lost([3, 8]));
+        assert!(lost([3, 5]));
+        assert!(!lost([2, 4]));
         assert!(!lost([6, 9]));
     }
 

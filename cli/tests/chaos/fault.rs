@@ -305,9 +305,7 @@ fn strike_host(fault: &mut Fault, fleet: &mut Fleet, number: usize, chance: &mut
             host.agent().signal(Signal::SIGTERM);
             thread::sleep(some(0, 1000, chance));
             let ended = host.agent.take().and_then(|agent| agent.terminate(WAIT_MAX));
-            // With nothing left to end, it was as far as with a second signal, and this one was the third.
-            let is_well = ended.is_some_and(|status| matches!(status.code(), Some(0 | 130)));
-            assert!(is_well, "an agent did not stop well: {ended:?}");
+            assert!(ended.is_some_and(|status| status.success()), "an agent did not stop well: {ended:?}");
             host.start_agent(&access);
         }
         Kind::AgentPaused | Kind::AgentPausedLong => {
