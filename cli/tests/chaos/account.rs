@@ -34,6 +34,7 @@ impl Account {
             of_tasks.entry(&start.task).or_default().push(start);
         }
         let zero = starts.first().map_or_else(Instant::now, |start| start.at);
+        let mut explained = Vec::new();
         for (task, starts) in of_tasks {
             for pair in starts.windows(2) {
                 let [first, next] = pair else { continue };
@@ -41,15 +42,9 @@ impl Account {
                     account.retries += 1;
                     continue;
                 }
-                // The last one: had an earlier one lost it, it would not have been there any more.
-                let known = known_by(faults, first);
-                let lost = faults.iter().rposition(|fault| has_lost(fault, first, known, next));
-                match lost.or_else(|| faults.iter().rposition(|fault| is_late(fault, next))) {
-                    Some(fault) => {
-                        let after = next.at.duration_since(faults[fault].begin);
-                        account.reruns.entry(fault).or_default().push(after);
-                    }
-                    None => account.wrong.push(format!(
+                let causes = causes(faults, first, next);
+                if causes.is_empty() {
+                    account.wrong.push(format!(
                         "task {} of {} began at {:?} on host {} ({:?}) and again at {:?} on host {}: no fault explains it",
                         task.1,
                         task.0,
@@ -58,21 +53,43 @@ impl Account {
                         first.end.map(|(at, end)| (at - zero, end)),
                         next.at - zero,
                         next.host,
-                    )),
+                    ));
+                } else {
+                    explained.push((causes, next.at));
                 }
             }
         }
-        for (&fault, reruns) in &account.reruns {
-            let most = faults[fault].losses_max;
-            if reruns.len() > most {
-                let kind = faults[fault].kind;
-                account
-                    .wrong
-                    .push(format!("{kind:?} can lose {most} attempts, but {} ran again", reruns.len()));
-            }
-        }
+        account.attribute(explained, faults);
         account
     }
+
+    /// Gives each rerun to one of its causes that can have lost that many; those with the fewest causes choose first.
+    fn attribute(&mut self, mut explained: Vec<(Vec<usize>, Instant)>, faults: &[Fault]) {
+        explained.sort_by_key(|(causes, at)| (causes.len(), *at));
+        for (causes, at) in explained {
+            let has_room =
+                |cause: &&usize| self.reruns.get(*cause).map_or(0, Vec::len) < faults[**cause].losses_max;
+            let Some(&cause) = causes.iter().find(has_room) else {
+                let kinds: Vec<_> = causes.iter().map(|&cause| faults[cause].kind).collect();
+                self.wrong.push(format!("{kinds:?} can't have lost as many attempts as ran again"));
+                continue;
+            };
+            self.reruns.entry(cause).or_default().push(at.duration_since(faults[cause].begin));
+        }
+    }
+}
+
+/// The faults that may have made a task run again, the most likely one first.
+fn causes(faults: &[Fault], first: &Start, next: &Start) -> Vec<usize> {
+    let known = known_by(faults, first);
+    let of = |is_cause: &dyn Fn(&Fault) -> bool| {
+        let numbers = faults.iter().enumerate().rev().filter(|(_, fault)| is_cause(fault));
+        numbers.map(|(number, _)| number).collect::<Vec<_>>()
+    };
+    // The last one: had an earlier one lost it, it would mostly not have been there any more.
+    let mut causes = of(&|fault| has_lost(fault, first, known, next));
+    causes.extend(of(&|fault| is_late(fault, next)));
+    causes
 }
 
 /// Until when the coordinator may not have known that it had ended; none if nobody saw it end. What ends in the middle of a
@@ -97,7 +114,10 @@ fn has_lost(fault: &Fault, first: &Start, known: Option<Instant>, next: &Start) 
 /// The next was there before, not begun yet, on a host that was silent for longer than its lease, so that the first took
 /// its place.
 fn is_late(fault: &Fault, next: &Start) -> bool {
-    fault.kind.is_silence() && fault.host == Some(next.host) && (fault.begin..=fault.end).contains(&next.at)
+    fault.losses_max > 0
+        && fault.kind.is_silence()
+        && fault.host == Some(next.host)
+        && (fault.begin..=fault.end).contains(&next.at)
 }
 
 #[cfg(test)]
@@ -175,6 +195,28 @@ mod tests {
         assert!(lost([3, 5]));
         assert!(!lost([2, 4]));
         assert!(!lost([6, 9]));
+    }
+
+    #[test]
+    fn a_fault_explains_no_more_than_it_can_have_lost() {
+        let zero = Instant::now() + Duration::from_secs(60);
+        let again = |host, task| {
+            let of = |start: Start| Start { task: ("p".to_owned(), task), ..start };
+            [of(start(zero, host, [1, 9], End::Vanished)), of(start(zero, 2, [20, 21], End::Done))]
+        };
+        let starts = [again(HOST, 0), again(HOST, 1), again(HOST, 2)].concat();
+        let wrong = |losses: [usize; 2]| {
+            let faults = losses.map(|losses_max| Fault {
+                begin: zero + Duration::from_secs(8),
+                end: zero + Duration::from_secs(9),
+                losses_max,
+                ..Fault::new(Kind::InitKilled, Some(HOST), 1)
+            });
+            Account::new(&starts, &faults).wrong.len()
+        };
+        assert_eq!(wrong([1, 2]), 0);
+        assert_eq!(wrong([2, 1]), 0);
+        assert_eq!(wrong([1, 1]), 1);
     }
 
     #[test]
