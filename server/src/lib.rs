@@ -6,6 +6,7 @@ pub mod config;
 pub mod coordinator;
 pub mod domain;
 pub mod driver;
+pub mod intake;
 pub mod open_files;
 pub mod output;
 pub mod pace;

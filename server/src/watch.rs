@@ -127,6 +127,7 @@ struct Told {
     state: ProjectState,
     message: String,
     generation: Generation,
+    open: bool,
     counts: TaskCounts,
     at: Instant,
 }
@@ -137,6 +138,7 @@ impl Told {
             state: project.state,
             message: project.message.clone(),
             generation: project.generation,
+            open: project.open,
             counts: project.counts,
             at: Instant::now(),
         }
@@ -144,8 +146,8 @@ impl Told {
 
     /// Whether more than counts has changed since.
     fn is_outdated_by(&self, project: &Project) -> bool {
-        (self.state, self.message.as_str(), self.generation, self.counts.total)
-            != (project.state, project.message.as_str(), project.generation, project.counts.total)
+        (self.state, self.message.as_str(), self.generation, self.open)
+            != (project.state, project.message.as_str(), project.generation, project.open)
     }
 }
 

@@ -30,6 +30,7 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
     ("reassemble", &["domain", "output", "store"]),
     ("pace", &[]),
     ("driver", &["domain", "plan", "coordinator", "output", "store", "broker", "reassemble", "pace"]),
+    ("intake", &["domain", "plan", "store", "driver"]),
     ("watch", &["domain", "output", "store", "reassemble", "driver", "pace"]),
     ("wire", &["domain", "plan", "coordinator", "output", "store", "reassemble", "driver", "watch"]),
 ];

@@ -63,6 +63,8 @@ pub enum Reply {
     Done,
     /// There is no such project that is still active; the store knows whether it ever was.
     NotActive,
+    /// The project takes no tasks: it has ended, was closed, or never was open; the store knows which.
+    NotOpen,
     /// The agents.
     Agents(Vec<AgentView>),
     /// What the tasks of a project wait for, if any do.

@@ -24,6 +24,17 @@ pub enum Input {
         /// Who waits for it to be durable.
         reply: ReplyId,
     },
+    /// A client adds tasks to an open project: they are staged in the store.
+    AddTasks {
+        /// The project.
+        project: ProjectId,
+        /// How many tasks it has with them.
+        tasks: u32,
+        /// No more follow.
+        end: bool,
+        /// Who waits for it to be durable.
+        reply: ReplyId,
+    },
     /// A client wants a project cancelled.
     Cancel {
         /// The project.
@@ -125,7 +136,7 @@ pub struct NewProject {
     pub id: ProjectId,
     /// What was submitted, validated.
     pub spec: Arc<ProjectSpec>,
-    /// How many tasks it has, unless a split is to tell.
+    /// How many tasks it begins with, unless a split is to tell.
     pub tasks: Option<u32>,
 }
 

@@ -65,6 +65,12 @@ pub enum Planted {
     ParallelIgnored,
     /// A task runs again after a lost lease, whatever its project says.
     LeaseStopIgnored,
+    /// An open project whose tasks have all ended is taken for complete.
+    EndsWhileOpen,
+    /// A core that is folded back from the store takes open projects for closed.
+    OpenForgotten,
+    /// A project to which nothing is added stays open for ever.
+    IdleNeverEnds,
     /// A quarantined agent never comes back.
     QuarantineNeverEnds,
 }

@@ -21,9 +21,11 @@ mod capacity;
 mod check;
 mod effects;
 mod fleet;
+mod growth;
 mod health;
 mod hello;
 mod input;
+mod kinds;
 mod limits;
 mod project;
 mod publish;
@@ -50,7 +52,8 @@ use crate::{
 use agent::{Agent, Kind};
 use agents::Agents;
 use capacity::Need;
-use project::{Active, Kinds, Next, Open};
+use kinds::Kinds;
+use project::{Active, Next, Open};
 use seats::Requirement;
 use share::{Share, Tag};
 use std::{collections::BTreeMap, time::Duration};
@@ -114,7 +117,9 @@ impl Coordinator {
         }
         core.agents.skip_to(snapshot.agent_max);
         let forget_gaps = core.limits.has(Planted::GapsForgotten);
-        for from in snapshot.projects {
+        let forget_open = core.limits.has(Planted::OpenForgotten);
+        for mut from in snapshot.projects {
+            from.is_open &= !forget_open;
             let split = from.split.is_some();
             let kinds = core.enter_kinds(&from.spec);
             let mut project = Active::fold(from, kinds, forget_gaps);
@@ -140,6 +145,7 @@ impl Coordinator {
         self.now = now;
         match input {
             Input::Submit { project, reply } => self.submit(project, reply, fx),
+            Input::AddTasks { project, tasks, end, reply } => self.add_tasks(project, tasks, end, reply, fx),
             Input::Cancel { project, reply } => self.cancel(project, reply, fx),
             Input::ListAgents { reply } => {
                 let mut views: Vec<_> = self.agents.iter().map(|(_, agent)| agent.view(now)).collect();
@@ -164,7 +170,10 @@ impl Coordinator {
             }
             Input::SplitDone { project, items } => self.split_done(project, items, fx),
             Input::ReassembleDone { project, result } => self.reassemble_done(project, result, fx),
-            Input::Tick => self.tick(now, fx),
+            Input::Tick => {
+                self.tick(now, fx);
+                self.close_idle(fx);
+            }
         }
     }
 
@@ -250,6 +259,9 @@ impl Coordinator {
     fn take_in(&mut self, mut project: Active) {
         if self.limits.has(Planted::ParallelIgnored) {
             project.parallel_max = u32::MAX;
+        }
+        if let Some(growth) = &mut project.growth {
+            growth.waits_from(self.now);
         }
         let id = project.id;
         self.projects.insert(id, project);
@@ -340,10 +352,11 @@ impl Coordinator {
         }
     }
 
-    /// Moves a project on if its task phase is complete.
+    /// Moves a project on if its task phase is complete: all tasks have ended, and no more can come.
     fn go_on(&mut self, id: ProjectId, fx: &mut Effects) {
         let Some(project) = self.projects.get(&id) else { return };
-        if !project.all_tasks_ended() {
+        let may_grow = project.growth.is_some() && !self.limits.has(Planted::EndsWhileOpen);
+        if may_grow || !project.all_tasks_ended() {
             return;
         }
         match project.after_tasks() {

@@ -2,7 +2,8 @@
 
 use super::{
     agent::Kind,
-    capacity::Need,
+    growth::Growth,
+    kinds::{Kinds, phase_spec},
     share::{Account, Tag},
 };
 use crate::{
@@ -27,6 +28,8 @@ pub(super) struct Active {
     pub(super) total: u32,
     pub(super) succeeded: u32,
     pub(super) failed: u32,
+    /// Tasks can be added; none if `total` is all there will be.
+    pub(super) growth: Option<Growth>,
     /// Tasks of the task phase from here on are untouched: no row, no memory.
     frontier: u32,
     /// Tasks that are published, claimed, or back in TODO.
@@ -46,41 +49,6 @@ pub(super) struct Active {
     endings: [Option<(AgentId, bool)>; ENDINGS_AGENTS_MAX],
     /// The agent that was convicted while nothing of this project had ended elsewhere.
     pub(super) accused: Option<AgentId>,
-}
-
-/// What kind of attempts each phase has.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kinds {
-    split: Kind,
-    task: Kind,
-    reassemble: Kind,
-}
-
-impl Kinds {
-    /// Of each phase, once its class is entered: of what it needs and the labels that it asks for.
-    pub(super) fn enter(
-        spec: &ProjectSpec,
-        mut enter: impl FnMut(Kind, BTreeMap<String, String>) -> Kind,
-    ) -> Self {
-        let mut kind = |phase| {
-            let task = phase_spec(spec, phase);
-            enter(Kind { need: Need::of(task.resources), ..Kind::default() }, task.requires.clone())
-        };
-        Self { split: kind(Phase::Split), task: kind(Phase::Task), reassemble: kind(Phase::Reassemble) }
-    }
-
-    pub(super) fn all(self) -> [Kind; 3] {
-        [self.split, self.task, self.reassemble]
-    }
-}
-
-/// How the tasks of a phase run; that of the tasks where there is no such phase.
-fn phase_spec(spec: &ProjectSpec, phase: Phase) -> &TaskSpec {
-    match (phase, &spec.items, &spec.reassemble) {
-        (Phase::Split, ItemSource::Split(split), _) => split,
-        (Phase::Reassemble, _, Reassemble::Command(command)) => command,
-        _ => &spec.task,
-    }
 }
 
 /// A task that was touched and has not ended. Failures and crashes count its attempts so far.
@@ -163,6 +131,7 @@ impl Active {
             id,
             account: Account::new(spec.weight),
             parallel_max: spec.max_parallel.unwrap_or(u32::MAX),
+            growth: Growth::of(&spec),
             spec,
             state: if tasks.is_some() { ProjectState::Running } else { ProjectState::Splitting },
             total: tasks.unwrap_or(0),
@@ -189,6 +158,7 @@ impl Active {
             id: from.id,
             account: Account::new(from.spec.weight),
             parallel_max: from.spec.max_parallel.unwrap_or(u32::MAX),
+            growth: Growth::of(&from.spec).filter(|_| from.is_open),
             spec: from.spec,
             state: from.state,
             total: from.counts.total,
@@ -309,7 +279,7 @@ impl Active {
     }
 
     /// How many of its tasks are with agents, or on their way.
-    fn out(&self) -> u32 {
+    pub(super) fn out(&self) -> u32 {
         self.running.saturating_add(self.published)
     }
 
@@ -326,19 +296,15 @@ impl Active {
 
     /// What kind of attempts it has now.
     pub(super) fn kind(&self) -> Kind {
-        match self.state {
-            ProjectState::Splitting => self.kinds.split,
-            ProjectState::Reassembling => self.kinds.reassemble,
-            _ => self.kinds.task,
-        }
+        self.kind_of(match self.state {
+            ProjectState::Splitting => Phase::Split,
+            ProjectState::Reassembling => Phase::Reassemble,
+            _ => Phase::Task,
+        })
     }
 
     pub(super) fn kind_of(&self, phase: Phase) -> Kind {
-        match phase {
-            Phase::Split => self.kinds.split,
-            Phase::Task => self.kinds.task,
-            Phase::Reassemble => self.kinds.reassemble,
-        }
+        self.kinds.of(phase)
     }
 
     pub(super) fn kinds(&self) -> Kinds {
@@ -414,6 +380,14 @@ impl Active {
         self.total = total;
     }
 
+    /// The project has more tasks.
+    pub(super) fn grow(&mut self, total: u32, now: Duration) {
+        self.total = total;
+        if let Some(growth) = &mut self.growth {
+            growth.waits_from(now);
+        }
+    }
+
     /// The reassemble phase begins; if it is a task, that waits now.
     pub(super) fn begin_reassembly(&mut self) {
         self.state = ProjectState::Reassembling;
@@ -422,6 +396,7 @@ impl Active {
         }
     }
 
+    /// All that there are so far.
     pub(super) fn all_tasks_ended(&self) -> bool {
         self.state == ProjectState::Running && self.succeeded + self.failed == self.total
     }
@@ -454,7 +429,10 @@ impl Active {
 
     /// Claims of the phase want their item from the store.
     pub(super) fn has_stored_items(&self, phase: Phase) -> bool {
-        phase == Phase::Task && matches!(self.spec.items, ItemSource::List(_) | ItemSource::Split(_))
+        let items = &self.spec.items;
+        let are_stored =
+            matches!(items, ItemSource::List(_) | ItemSource::Split(_) | ItemSource::Open { .. });
+        phase == Phase::Task && are_stored
     }
 
     /// Everything that runs, and with whom.
@@ -491,6 +469,8 @@ impl Active {
         let open = self.open.keys().filter(|(phase, _)| *phase == Phase::Task).count();
         let ended = (self.succeeded + self.failed) as usize;
         assert_eq!(open + ended, self.frontier as usize, "project {}: open and ended tasks", self.id);
+        let may_grow = self.growth.is_none() || self.state == ProjectState::Running;
+        assert!(may_grow, "project {} is open, and {}", self.id, self.state);
         assert!(self.frontier <= self.total, "project {}: frontier beyond its end", self.id);
         assert!(!self.state.is_ended(), "project {} has ended and is still here", self.id);
     }

@@ -16,7 +16,8 @@ impl Coordinator {
     pub(super) fn waiting(&self, id: ProjectId) -> Option<String> {
         let project = self.projects.get(&id)?;
         if !project.has_more() {
-            return None;
+            let growth = project.growth.filter(|_| project.out() == 0);
+            return growth.map(|growth| growth.in_words(self.now));
         }
         if !project.is_hungry() {
             let most = project.parallel_max;

@@ -1,6 +1,7 @@
 //! Plain types that every other module speaks in. Imports nothing of ours, does no I/O, and knows no wire format.
 
 mod access;
+mod addition;
 mod ids;
 mod outcome;
 mod project;
@@ -10,6 +11,7 @@ mod spec;
 pub use access::{
     Certificate, Certified, ENROLLED, EnrolRefusal, Enrolment, Grant, Sha256, Standing, Token, TokenId,
 };
+pub use addition::{AddedTask, CLIENT_KEY_BYTES_MAX, ClientKey, ClientKeyError, NewTask};
 pub use ids::{
     AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Phase, ProjectId, SessionEpoch, TaskKey,
 };

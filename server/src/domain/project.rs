@@ -13,7 +13,7 @@ use std::{fmt, sync::Arc};
 pub enum ProjectState {
     /// The split task has not ended, or its output has not become items yet.
     Splitting,
-    /// Tasks wait or run.
+    /// Tasks wait or run, or can be added.
     Running,
     /// All tasks have ended; the result is being made.
     Reassembling,
@@ -49,7 +49,7 @@ impl fmt::Display for ProjectState {
 /// How many tasks of the task phase are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskCounts {
-    /// All of them; 0 until the split has ended.
+    /// All of them; 0 until the split has ended. Grows while the project is open.
     pub total: u32,
     /// Ended in success.
     pub succeeded: u32,
@@ -74,6 +74,8 @@ pub struct Project {
     pub generation: Generation,
     /// Its tasks.
     pub counts: TaskCounts,
+    /// Tasks can be added to it.
+    pub open: bool,
     /// When it was submitted, in milliseconds since 1970.
     pub created_millis: i64,
     /// When it ended, in milliseconds since 1970.

@@ -81,6 +81,11 @@ pub enum ItemSource {
     Matrix(Vec<MatrixAxis>),
     /// The output lines of one task.
     Split(TaskSpec),
+    /// They are added while the project runs; the store has them.
+    Open {
+        /// After how long without a new one the project is closed, in milliseconds; none means never.
+        idle_millis: Option<u64>,
+    },
 }
 
 /// One axis of a matrix.

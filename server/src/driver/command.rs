@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Debug)]
 pub(super) enum Command {
     Submit { project: NewProject, reply: oneshot::Sender<Result<(), DriverError>> },
+    AddTasks { project: ProjectId, tasks: u32, end: bool, reply: oneshot::Sender<Result<bool, DriverError>> },
     Cancel { project: ProjectId, reply: oneshot::Sender<Result<bool, DriverError>> },
     ListAgents { reply: oneshot::Sender<Result<Vec<AgentView>, DriverError>> },
     GetAgent { name: String, reply: oneshot::Sender<Result<Option<AgentView>, DriverError>> },
@@ -39,6 +40,7 @@ pub enum Removed {
 #[derive(Debug)]
 enum Waiter {
     Submit(oneshot::Sender<Result<(), DriverError>>),
+    AddTasks(oneshot::Sender<Result<bool, DriverError>>),
     Cancel(oneshot::Sender<Result<bool, DriverError>>),
     ListAgents(oneshot::Sender<Result<Vec<AgentView>, DriverError>>),
     GetAgent(oneshot::Sender<Result<Option<AgentView>, DriverError>>),
@@ -66,6 +68,8 @@ impl Waiters {
         // Who no longer waits does not mind.
         match (self.waiting.remove(&id), reply) {
             (Some(Waiter::Submit(waiter)), Reply::Done) => drop(waiter.send(Ok(()))),
+            (Some(Waiter::AddTasks(waiter)), Reply::Done) => drop(waiter.send(Ok(true))),
+            (Some(Waiter::AddTasks(waiter)), Reply::NotOpen) => drop(waiter.send(Ok(false))),
             (Some(Waiter::Cancel(waiter)), Reply::Done) => drop(waiter.send(Ok(true))),
             (Some(Waiter::Cancel(waiter)), Reply::NotActive) => drop(waiter.send(Ok(false))),
             (Some(Waiter::ListAgents(waiter)), Reply::Agents(agents)) => drop(waiter.send(Ok(agents))),
@@ -91,7 +95,7 @@ impl Waiters {
         for waiter in std::mem::take(&mut self.waiting).into_values() {
             match waiter {
                 Waiter::Submit(waiter) => drop(waiter.send(Err(why))),
-                Waiter::Cancel(waiter) => drop(waiter.send(Err(why))),
+                Waiter::AddTasks(waiter) | Waiter::Cancel(waiter) => drop(waiter.send(Err(why))),
                 Waiter::ListAgents(waiter) => drop(waiter.send(Err(why))),
                 Waiter::GetAgent(waiter) => drop(waiter.send(Err(why))),
                 Waiter::Waiting(waiter) => drop(waiter.send(Err(why))),
@@ -112,6 +116,9 @@ impl Command {
         match self {
             Self::Submit { project, reply } => {
                 Input::Submit { project, reply: waiters.add(Waiter::Submit(reply)) }
+            }
+            Self::AddTasks { project, tasks, end, reply } => {
+                Input::AddTasks { project, tasks, end, reply: waiters.add(Waiter::AddTasks(reply)) }
             }
             Self::Cancel { project, reply } => {
                 Input::Cancel { project, reply: waiters.add(Waiter::Cancel(reply)) }

@@ -53,6 +53,15 @@ impl Handle {
         self.ask(|reply| Command::Submit { project, reply }).await
     }
 
+    /// Makes staged tasks a part of an open project, which has so many with them, and closes it if no more follow. False if it
+    /// is not open.
+    ///
+    /// # Errors
+    /// If that may not be durable.
+    pub async fn add_tasks(&self, project: ProjectId, tasks: u32, end: bool) -> Result<bool, DriverError> {
+        self.ask(|reply| Command::AddTasks { project, tasks, end, reply }).await
+    }
+
     /// Cancels a project; false if it is not active.
     ///
     /// # Errors

@@ -6,13 +6,15 @@ use super::{
 };
 use crate::domain::{Item, ItemSource, MatrixAxis, ProjectSpec};
 
-/// How many tasks a validated specification makes; none if a split is to tell.
+/// How many tasks a validated specification begins with; none if a split is to tell.
 #[must_use]
 pub fn task_count(spec: &ProjectSpec) -> Option<u32> {
     let count = match &spec.items {
         ItemSource::List(count) => u128::from(*count),
         ItemSource::Range { first, last, step } => range_count(*first, *last, *step),
         ItemSource::Matrix(axes) => matrix_count(axes),
+        // So far.
+        ItemSource::Open { .. } => 0,
         ItemSource::Split(_) => return None,
     };
     // Validation holds it far below.
@@ -27,7 +29,9 @@ pub fn item(spec: &ProjectSpec, index: u32, stored: Option<&Item>) -> Item {
             (i128::from(*first) + i128::from(index) * i128::from(*step)).to_string()
         }
         ItemSource::Matrix(_) => axis_values(spec, index).join(" "),
-        ItemSource::List(_) | ItemSource::Split(_) => return stored.cloned().unwrap_or_default(),
+        ItemSource::List(_) | ItemSource::Split(_) | ItemSource::Open { .. } => {
+            return stored.cloned().unwrap_or_default();
+        }
     };
     Item { text, ..Item::default() }
 }

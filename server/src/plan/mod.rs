@@ -39,6 +39,12 @@ pub const RETRIES_MAX: u32 = 1000;
 /// Longest timeout: a year.
 pub const TIMEOUT_MILLIS_MAX: u64 = 366 * 24 * 3600 * 1000;
 
+/// Shortest time without a new task after which an open project is closed.
+pub const IDLE_MILLIS_MIN: u64 = 1000;
+
+/// Longest such time: a year.
+pub const IDLE_MILLIS_MAX: u64 = TIMEOUT_MILLIS_MAX;
+
 /// Longest single argument that Linux passes to a program (`MAX_ARG_STRLEN` without the closing zero).
 pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 

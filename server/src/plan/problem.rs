@@ -1,10 +1,10 @@
 //! What can be wrong with a specification, in words that name the field and the remedy.
 
 use super::{
-    ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CPUS_MILLI_MAX, CPUS_MILLI_MIN, IMAGE_FILE_BYTES_MAX,
-    IMAGE_FILES_MAX, ITEMS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX, OUTPUT_BYTES_MAX,
-    PARALLEL_MAX, PATH_BYTES_MAX, PIDS_MAX, RETRIES_MAX, STDIN_BYTES_MAX, TIMEOUT_MILLIS_MAX, TemplateError,
-    WEIGHT_MAX,
+    ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, CPUS_MILLI_MAX, CPUS_MILLI_MIN, IDLE_MILLIS_MAX, IDLE_MILLIS_MIN,
+    IMAGE_FILE_BYTES_MAX, IMAGE_FILES_MAX, ITEMS_MAX, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, NAME_BYTES_MAX,
+    OUTPUT_BYTES_MAX, PARALLEL_MAX, PATH_BYTES_MAX, PIDS_MAX, RETRIES_MAX, STDIN_BYTES_MAX,
+    TIMEOUT_MILLIS_MAX, TemplateError, WEIGHT_MAX,
 };
 use piecework_proto::label::{LABELS_MAX, LabelProblem};
 use std::fmt;
@@ -48,6 +48,9 @@ pub enum ProblemKind {
     /// A source yields too many items.
     #[error("there are {0} items, and a project has at most {ITEMS_MAX}")]
     TooManyItems(u128),
+    /// The idle time of an open project is out of bounds.
+    #[error("an idle time is from {IDLE_MILLIS_MIN} to {IDLE_MILLIS_MAX} ms, not {0}")]
+    Idle(u64),
     /// The step of a range is 0.
     #[error("the step is 0, so the range never ends")]
     StepZero,

@@ -1,7 +1,8 @@
 //! Validates a whole specification.
 
 use super::{
-    ITEMS_MAX, NAME_BYTES_MAX, PARALLEL_MAX, ProblemKind, Problems, SPLIT_ITEM_BYTES_MAX, WEIGHT_MAX,
+    IDLE_MILLIS_MAX, IDLE_MILLIS_MIN, ITEMS_MAX, NAME_BYTES_MAX, PARALLEL_MAX, ProblemKind, Problems,
+    SPLIT_ITEM_BYTES_MAX, WEIGHT_MAX,
     command::axis_names,
     image,
     items::{matrix_count, range_count},
@@ -81,6 +82,13 @@ fn items(spec: &ProjectSpec, problems: &mut Collector) {
             task::validate(split, &around, problems);
             None
         }
+        ItemSource::Open { idle_millis } => {
+            if let Some(idle) = *idle_millis {
+                let is_good = (IDLE_MILLIS_MIN..=IDLE_MILLIS_MAX).contains(&idle);
+                problems.check(is_good, "items.open.idle_millis", || ProblemKind::Idle(idle));
+            }
+            None
+        }
     };
     if let Some((field, count)) = count {
         problems.check(count > 0, field, || ProblemKind::NoItems);
@@ -90,7 +98,7 @@ fn items(spec: &ProjectSpec, problems: &mut Collector) {
     let around = Surroundings {
         field: "task",
         known: Known::Task(&axes),
-        command_optional: matches!(spec.items, ItemSource::List(_)),
+        command_optional: matches!(spec.items, ItemSource::List(_) | ItemSource::Open { .. }),
         reads_output: false,
         item_bytes,
         split_item_bytes,

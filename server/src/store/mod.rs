@@ -8,12 +8,14 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod sqlite;
+mod staging;
 
 pub use access::{Access, TOKENS_MAX};
+pub use staging::Staging;
 
 use crate::domain::{
-    AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Item, Outcome, Output, Phase, Project,
-    ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch, TaskCounts, TaskKey, Usage,
+    AgentId, AttemptKey, AttemptNo, CoordinatorEpoch, Generation, Item, NewTask, Outcome, Output, Phase,
+    Project, ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch, TaskCounts, TaskKey, Usage,
 };
 use async_trait::async_trait;
 use std::{collections::BTreeMap, sync::Arc};
@@ -86,6 +88,18 @@ pub enum Write {
         message: String,
         /// How many tasks it has.
         tasks: u32,
+    },
+    /// Staged tasks become a part of their open project. Condition: it is open, and as many are staged.
+    AddTasks {
+        /// The project.
+        project: ProjectId,
+        /// How many tasks it has with them.
+        tasks: u32,
+    },
+    /// An open project is closed: no more tasks are added. Condition: it is open.
+    Close {
+        /// The project.
+        project: ProjectId,
     },
     /// An agent owns the next attempt at a task. Condition: the task has not ended, is not running, and its highest
     /// attempt is one less than this.
@@ -208,6 +222,8 @@ pub struct ActiveProject {
     pub state: ProjectState,
     /// The tasks of its task phase. `running` is counted in `open`.
     pub counts: TaskCounts,
+    /// Tasks can be added to it.
+    pub is_open: bool,
     /// No task of the task phase with this index or a higher one was ever claimed.
     pub frontier: u32,
     /// Tasks below the frontier that were never claimed. As many as a window holds at the most.
@@ -357,6 +373,10 @@ pub trait Store: Access + Send + Sync + 'static {
 
     /// Adds items to a submission that is not complete, or to a project that is splitting. Replaces what was there.
     async fn put_items(&self, project: ProjectId, first: u32, items: Vec<Item>) -> Result<(), StoreError>;
+
+    /// Puts tasks into an open project's list, behind those that are there, but for those whose key is known. They are no tasks
+    /// before [`Write::AddTasks`] is committed, and durable with it.
+    async fn stage_tasks(&self, project: ProjectId, tasks: Vec<NewTask>) -> Result<Staging, StoreError>;
 
     /// Forgets a submission that was not completed. Does nothing to a project.
     async fn abandon_submission(&self, project: ProjectId) -> Result<(), StoreError>;

@@ -1,5 +1,6 @@
 //! What is wrong with a message, and where in it.
 
+use crate::domain::ClientKeyError;
 use piecework_proto::label::LabelProblem;
 
 /// A message that can't be understood. The path names the field as the schema does, such as `spec.task.command[1]`.
@@ -62,6 +63,9 @@ pub enum WireErrorKind {
     /// A text with characters that don't belong into it.
     #[error("must be a text without control characters")]
     Control,
+    /// A text that is no key of a task.
+    #[error("{0}")]
+    ClientKey(#[from] ClientKeyError),
     /// A label is against the rule.
     #[error("{0}")]
     Label(LabelProblem),

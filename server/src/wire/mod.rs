@@ -18,4 +18,4 @@ pub use outcome::{outcome, outcome_to_proto};
 pub use project::{agent_to_proto, attempt_ended_to_proto, project_to_proto, task_states, task_to_proto};
 pub use report::{lost, report, report_or_lost};
 pub use session::{from_agent, hello, labels, run_spec_to_proto, to_agent};
-pub use spec::{item, spec, spec_to_proto};
+pub use spec::{added_to_proto, item, new_tasks, spec, spec_to_proto};

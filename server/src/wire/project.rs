@@ -38,6 +38,7 @@ pub fn project_to_proto(project: &Project) -> pb::Project {
         ended_millis: project.ended_millis.unwrap_or_default(),
         generation: project.generation.0,
         waiting: String::new(),
+        open: project.open,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::error::{WireError, WireErrorKind, Within, known, nonzero, sha256, unspecified};
 use crate::domain::{
-    BuiltIn, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource, LeaseLossPolicy, MatrixAxis,
-    Network, Placement, ProjectSpec, Reassemble, Resources, RetryOn, Stdin, TaskSpec,
+    AddedTask, BuiltIn, ClientKey, FailurePolicy, ImageFile, ImageSpec, Isolation, Item, ItemSource,
+    LeaseLossPolicy, MatrixAxis, Network, NewTask, Placement, ProjectSpec, Reassemble, Resources, RetryOn,
+    Stdin, TaskSpec,
 };
 use pb::{image_spec::Image, item_source::Source, reassemble_spec::How};
 use piecework_proto::v1 as pb;
@@ -77,6 +78,7 @@ fn source(source: pb::ItemSource) -> Result<ItemSource, WireError> {
             let axis = |axis: pb::MatrixAxis| MatrixAxis { name: axis.name, values: axis.values };
             ItemSource::Matrix(matrix.axes.into_iter().map(axis).collect())
         }
+        Source::Open(open) => ItemSource::Open { idle_millis: nonzero(open.idle_millis) },
     })
 }
 
@@ -91,6 +93,9 @@ fn source_to_proto(source: &ItemSource) -> pb::ItemSource {
             let axis =
                 |axis: &MatrixAxis| pb::MatrixAxis { name: axis.name.clone(), values: axis.values.clone() };
             Source::Matrix(pb::ItemMatrix { axes: axes.iter().map(axis).collect() })
+        }
+        ItemSource::Open { idle_millis } => {
+            Source::Open(pb::ItemOpen { idle_millis: idle_millis.unwrap_or_default() })
         }
     };
     pb::ItemSource { source: Some(source) }
@@ -264,6 +269,25 @@ fn reassemble_to_proto(reassemble: &Reassemble) -> pb::ReassembleSpec {
 #[must_use]
 pub fn item(item: pb::Item) -> Item {
     Item { text: item.text, args: item.args, resource: nonzero(item.resource) }
+}
+
+/// Tasks that are to be added. Their paths begin with `tasks`.
+///
+/// # Errors
+/// If one has no usable key, or no item.
+pub fn new_tasks(tasks: Vec<pb::NewTask>) -> Result<Vec<NewTask>, WireError> {
+    let one = |(n, task): (usize, pb::NewTask)| {
+        let key = ClientKey::new(task.key).map_err(|error| WireError::new("key", error.into()));
+        let item = task.item.ok_or_else(|| WireError::missing("item"));
+        Ok(NewTask { key: key.within_nth("tasks", n)?, item: self::item(item.within_nth("tasks", n)?) })
+    };
+    tasks.into_iter().enumerate().map(one).collect()
+}
+
+/// What became of one, for the wire.
+#[must_use]
+pub fn added_to_proto(task: AddedTask) -> pb::AddedTask {
+    pb::AddedTask { index: task.index, existed: task.existed }
 }
 
 /// A text that people get to see in a line: not too long, and without control characters.

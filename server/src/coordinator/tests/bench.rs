@@ -105,6 +105,7 @@ impl Bench {
             spec: Arc::new(spec),
             state: ProjectState::Running,
             counts: crate::domain::TaskCounts { total, ..Default::default() },
+            is_open: false,
             frontier: 0,
             gaps: Vec::new(),
             open: Vec::new(),
@@ -252,6 +253,8 @@ fn words(write: &Write) -> String {
             format!("{project} {state}")
         }
         Write::MoveProject { project, state, message, .. } => format!("{project} {state}: {message}"),
+        Write::AddTasks { project, tasks } => format!("{project} has {tasks} tasks"),
+        Write::Close { project } => format!("close {project}"),
         Write::Claim { attempt, agent, .. } => format!("claim {attempt} for {}", agent.0),
         Write::Record { report, .. } => format!("record {}: {}", report.attempt, report.outcome),
         Write::Requeue { report, failures, crashes, .. } => {

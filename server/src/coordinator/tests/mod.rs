@@ -2,6 +2,7 @@
 
 mod bench;
 mod fleet;
+mod growth;
 mod placement;
 mod quarantine;
 mod recall;

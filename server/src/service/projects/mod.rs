@@ -1,5 +1,6 @@
-//! Projects: submit, look at, watch, cancel, and read the results.
+//! Projects: submit, add to, look at, watch, cancel, and read the results.
 
+mod add;
 mod follow;
 mod logs;
 mod submit;
@@ -112,6 +113,13 @@ impl Projects for ProjectsService {
             tasks.push(task);
         }
         Ok(Response::new(pb::ListTasksResponse { tasks, more }))
+    }
+
+    async fn add_tasks(
+        &self,
+        request: Request<pb::AddTasksRequest>,
+    ) -> Result<Response<pb::AddTasksResponse>, Status> {
+        add::add(&self.context, request.into_inner()).await.map(Response::new)
     }
 
     async fn cancel(

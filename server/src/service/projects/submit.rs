@@ -190,7 +190,10 @@ impl Items {
     fn new(store: Arc<dyn Store>, project: ProjectId, spec: &ProjectSpec) -> Self {
         let expected = match spec.items {
             ItemSource::List(count) => Some(count),
-            ItemSource::Range { .. } | ItemSource::Matrix(_) | ItemSource::Split(_) => None,
+            ItemSource::Range { .. }
+            | ItemSource::Matrix(_)
+            | ItemSource::Split(_)
+            | ItemSource::Open { .. } => None,
         };
         let template = CommandTemplate::new(spec, Phase::Task);
         Self { store, project, template, expected, count: 0, group: Vec::new(), group_bytes: 0 }

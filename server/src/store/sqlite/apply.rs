@@ -1,13 +1,16 @@
 //! The conditional writes of a commit, one by one, inside its transaction. A condition that does not hold is a conflict.
 
-use super::encoding::{
-    FAILED, LEASE_LOST, RUNNING, SUBMITTING, SUCCEEDED, TODO, args_column, damaged, integer, outcome_columns,
-    output_columns, phase_code, project_state_code, read_item, spec_column,
+use super::{
+    encoding::{
+        FAILED, LEASE_LOST, RUNNING, SUBMITTING, SUCCEEDED, TODO, args_column, damaged, integer,
+        outcome_columns, output_columns, phase_code, project_state_code, read_item, spec_column,
+    },
+    growth,
 };
 use crate::{
     domain::{
-        AgentId, AttemptKey, Item, Phase, ProjectId, ProjectSpec, ProjectState, Report, SessionEpoch,
-        TaskKey, Usage,
+        AgentId, AttemptKey, Item, ItemSource, Phase, ProjectId, ProjectSpec, ProjectState, Report,
+        SessionEpoch, TaskKey, Usage,
     },
     store::{Committed, StoreError, Write},
 };
@@ -54,6 +57,8 @@ impl<'c> Batch<'c> {
             Write::MoveProject { project, state, message, tasks } => {
                 self.move_project(*project, *state, message, *tasks)
             }
+            Write::AddTasks { project, tasks } => growth::add_tasks(self.connection, *project, *tasks),
+            Write::Close { project } => growth::close(self.connection, *project),
             Write::Claim { attempt, agent, stored_item } => self.claim(*attempt, *agent, *stored_item),
             Write::Record { agent, report } => self.record(*agent, report),
             Write::Requeue { agent, report, failures, crashes } => {
@@ -109,7 +114,10 @@ impl<'c> Batch<'c> {
         self.connection
             .prepare_cached("INSERT INTO progress (project) VALUES (?1)")?
             .execute([integer(project.0)])?;
-        Ok(())
+        match spec.items {
+            ItemSource::Open { .. } => growth::open(self.connection, project),
+            _ => Ok(()),
+        }
     }
 
     fn move_project(
@@ -138,6 +146,7 @@ impl<'c> Batch<'c> {
             self.connection
                 .prepare_cached("UPDATE tasks SET state = ?2 WHERE project = ?1 AND state = ?3")?
                 .execute(params![integer(project.0), TODO, RUNNING])?;
+            growth::forget(self.connection, project)?;
         }
         Ok(())
     }
@@ -337,12 +346,12 @@ impl<'c> Batch<'c> {
     }
 }
 
-/// Adds items to a project that has none of its own yet; the caller has checked its state.
-pub(super) fn put_items(
+/// Adds items to a project, from an index on; the caller has checked its state.
+pub(super) fn put_items<'i>(
     connection: &Connection,
     project: ProjectId,
     first: u32,
-    items: &[Item],
+    items: impl IntoIterator<Item = &'i Item>,
 ) -> Result<(), StoreError> {
     let mut insert = connection.prepare_cached(
         "INSERT OR REPLACE INTO items (project, idx, text, args, resource) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -361,6 +370,6 @@ fn not_current(attempt: AttemptKey) -> String {
     format!("{attempt} is not its task's highest attempt, is another agent's, or the task has its result")
 }
 
-fn held(changed: usize, why_not: impl FnOnce() -> String) -> Result<(), StoreError> {
+pub(super) fn held(changed: usize, why_not: impl FnOnce() -> String) -> Result<(), StoreError> {
     if changed == 1 { Ok(()) } else { Err(StoreError::Conflict(why_not())) }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod apply;
 mod encoding;
+mod growth;
 mod reads;
 mod schema;
 mod snapshot;
@@ -15,10 +16,11 @@ pub use reads::Reads;
 pub use writer::{SUBMISSION_RESERVE_BYTES, Writer};
 
 use super::{
-    AttemptRow, Begun, Committed, ResultRow, Snapshot, Store, StoreError, TaskFilter, TaskRow, Write,
+    AttemptRow, Begun, Committed, ResultRow, Snapshot, Staging, Store, StoreError, TaskFilter, TaskRow, Write,
 };
 use crate::domain::{
-    AgentId, AttemptKey, CoordinatorEpoch, Generation, Item, Output, Phase, Project, ProjectId, TaskKey,
+    AgentId, AttemptKey, CoordinatorEpoch, Generation, Item, NewTask, Output, Phase, Project, ProjectId,
+    TaskKey,
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
@@ -157,6 +159,10 @@ impl Store for SqliteStore {
 
     async fn put_items(&self, project: ProjectId, first: u32, items: Vec<Item>) -> Result<(), StoreError> {
         self.write(move |writer| writer.put_items(project, first, &items)).await
+    }
+
+    async fn stage_tasks(&self, project: ProjectId, tasks: Vec<NewTask>) -> Result<Staging, StoreError> {
+        self.write(move |writer| writer.stage_tasks(project, &tasks)).await
     }
 
     async fn abandon_submission(&self, project: ProjectId) -> Result<(), StoreError> {

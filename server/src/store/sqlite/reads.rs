@@ -15,13 +15,14 @@ use rusqlite::{Connection, Params, Row, params};
 macro_rules! projects {
     ($index:literal, $condition:literal) => {
         concat!(
-            "SELECT p.id, p.spec, p.state, p.message, p.generation, p.tasks, p.created_millis, p.ended_millis,
+            "SELECT p.id, p.spec, p.state, p.message, p.generation, coalesce(o.tasks, p.tasks), p.created_millis, p.ended_millis,
                  g.succeeded, g.failed,
                  (SELECT count(*) FROM tasks t INDEXED BY tasks_open
-                  WHERE t.project = p.id AND t.state <= 1 AND t.state = 1 AND t.phase = 1)
+                  WHERE t.project = p.id AND t.state <= 1 AND t.state = 1 AND t.phase = 1),
+                 o.project IS NOT NULL
              FROM projects p ",
             $index,
-            " JOIN progress g ON g.project = p.id WHERE ",
+            " JOIN progress g ON g.project = p.id LEFT JOIN open_projects o ON o.project = p.id WHERE ",
             $condition
         )
     };
@@ -269,6 +270,7 @@ fn read_project(row: &Row<'_>) -> Result<Project, StoreError> {
             failed: row.get(9)?,
             running: row.get(10)?,
         },
+        open: row.get(11)?,
         created_millis: row.get(6)?,
         ended_millis: row.get(7)?,
     })

@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each entry takes a database from the version of its place to the next. Never change one that was released: add one.
-const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS, FLEET];
+const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS, FLEET, OPEN_PROJECTS];
 
 /// - `projects.state` 0 is a submission that is not complete; readers never see it. Numbers are never reused, because
 ///   bulk bytes are keyed by them.
@@ -162,6 +162,26 @@ CREATE TABLE certificates (
 CREATE INDEX certificates_by_agent ON certificates (agent);
 ";
 
+/// Projects to which tasks can be added.
+///
+/// - `open_projects` has a row as long as that is so. Its `tasks` count, not those of `projects`: adding some does not rewrite
+///   the project's document. Items from there to `next` are staged, and no tasks yet.
+/// - `client_keys` names the tasks that were added, and stays as long as the project does.
+const OPEN_PROJECTS: &str = "
+CREATE TABLE open_projects (
+    project INTEGER PRIMARY KEY,
+    tasks   INTEGER NOT NULL DEFAULT 0,
+    next    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE client_keys (
+    project INTEGER NOT NULL,
+    key     TEXT NOT NULL,
+    idx     INTEGER NOT NULL,
+    PRIMARY KEY (project, key)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Brings a database to the version that this program knows, all or nothing.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let known = MIGRATIONS.len() as u32;
@@ -195,7 +215,8 @@ mod tests {
             )
             .unwrap();
         migrate(&mut connection).unwrap();
-        let row = "SELECT m.epoch, (SELECT count(*) FROM refusals), a.id, a.epoch FROM meta m, agents a";
+        let row = "SELECT m.epoch, (SELECT count(*) FROM refusals) + (SELECT count(*) FROM open_projects), a.id, a.epoch
+                   FROM meta m, agents a";
         let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
         let found: [u32; 4] = connection.query_row(row, [], read).unwrap();
         assert_eq!(found, [7, 0, 5, 3]);

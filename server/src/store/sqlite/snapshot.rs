@@ -27,8 +27,9 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
         .prepare_cached("SELECT max(id) FROM agents")?
         .query_row([], |row| row.get::<_, Option<i64>>(0))?;
     let mut projects = reads.all(
-        "SELECT p.id, p.spec, p.state, p.tasks, g.succeeded, g.failed
+        "SELECT p.id, p.spec, p.state, coalesce(o.tasks, p.tasks), g.succeeded, g.failed, o.project IS NOT NULL
          FROM projects p INDEXED BY projects_active JOIN progress g ON g.project = p.id
+         LEFT JOIN open_projects o ON o.project = p.id
          WHERE p.state BETWEEN 0 AND 3 AND p.state > 0 ORDER BY p.id",
         [],
         |row| {
@@ -42,6 +43,7 @@ pub(super) fn load(connection: &Connection) -> Result<Snapshot, StoreError> {
                     failed: row.get(5)?,
                     running: 0,
                 },
+                is_open: row.get(6)?,
                 frontier: 0,
                 gaps: Vec::new(),
                 open: Vec::new(),

@@ -243,9 +243,9 @@ impl Writer {
     }
 
     /// All or nothing, and durable no later than the next [`Self::transaction`], without which it is worth nothing: a
-    /// submission before its project is created, a result before its project has ended. The log is one, so that one
+    /// submission before its project is created, a task before it is added, a result before its project has ended. The log is one, so that one
     /// synchronisation of the disk does for both.
-    fn prelude<T>(
+    pub(super) fn prelude<T>(
         &mut self,
         run: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -273,7 +273,7 @@ impl Writer {
         self.connection.execute_batch(sql).unwrap();
     }
 
-    fn keep_reserve(&self) -> Result<(), StoreError> {
+    pub(super) fn keep_reserve(&self) -> Result<(), StoreError> {
         let enough = self.free_bytes().is_none_or(|free| free >= SUBMISSION_RESERVE_BYTES);
         if enough { Ok(()) } else { Err(StoreError::Full) }
     }
