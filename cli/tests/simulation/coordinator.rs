@@ -222,6 +222,9 @@ impl World {
             self.close_wire(session.0, End::Coordinator);
         }
         for (ReplyId(client), reply) in fx.replies {
+            if self.addition_is_answered(client, &reply) {
+                continue;
+            }
             if let (Reply::Done, Some(client)) =
                 (reply, usize::try_from(client).ok().and_then(|client| self.clients.get_mut(client)))
             {
@@ -284,8 +287,12 @@ impl World {
             Begun::New(id) => {
                 self.clients[client].project = Some(id);
                 let plan = &self.clients[client].plan;
-                let tasks = (!plan.split).then_some(plan.tasks);
-                if tasks.is_some()
+                let tasks = match (plan.split, plan.open) {
+                    (true, _) => None,
+                    (false, Some(_)) => Some(0),
+                    (false, None) => Some(plan.tasks),
+                };
+                if tasks.is_some_and(|tasks| tasks > 0)
                     && let Err(error) = self.writer.put_items(id, 0, &items(plan))
                 {
                     panic!("put_items: {error}");
@@ -301,8 +308,8 @@ impl World {
     pub(crate) fn cancel_project(&mut self, client: usize) {
         if let (Some(project), true) = (self.clients[client].project, self.coordinator.is_some()) {
             self.tell(|| format!("cancel {project}"));
-            // Nobody waits for this answer: the number is no client's.
-            self.coordinator_input(Input::Cancel { project, reply: ReplyId(u64::MAX) });
+            // Nobody waits for this answer: the number is no client's, nor an addition's.
+            self.coordinator_input(Input::Cancel { project, reply: ReplyId(u64::from(u32::MAX)) });
         }
     }
 }

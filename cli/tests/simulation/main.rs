@@ -5,6 +5,7 @@
 //! `PIECEWORK_SIMULATION_SEEDS=FIRST..LAST` chooses the seeds; a failing run prints its seed and the way it went, and the
 //! same seed goes the same way again.
 
+mod additions;
 mod coordinator;
 mod host;
 mod lanes;
@@ -96,9 +97,9 @@ fn a_seed_goes_the_same_way_again() {
     }
 }
 
-/// What can go wrong with a backlog or a quarantine is only tried if there are some.
+/// What can go wrong with a backlog, a quarantine or an addition is only tried if there are some.
 #[test]
-fn backlogs_and_quarantines_are_tried() {
+fn backlogs_quarantines_and_additions_are_tried() {
     let mut all = Counts::default();
     for seed in 0..100 {
         let mut world = World::new(seed, Bugs::default());
@@ -108,11 +109,17 @@ fn backlogs_and_quarantines_are_tried() {
         all.given_back += counts.given_back;
         all.recalled_and_returned += counts.recalled_and_returned;
         all.quarantines += counts.quarantines;
+        all.known += counts.known;
+        all.refused += counts.refused;
+        all.idle += counts.idle;
     }
     assert!(all.beyond_slots > 1_000, "some attempts are to be claimed for a backlog: {all:?}");
     assert!(all.given_back > 20, "some attempts are to be given back to an agent's core: {all:?}");
     assert!(all.recalled_and_returned > 2, "some recalled attempts are to be handed back: {all:?}");
     assert!(all.quarantines > 5, "some hosts are to be quarantined: {all:?}");
+    assert!(all.known > 20, "some tasks are to be added twice: {all:?}");
+    assert!(all.refused > 5, "some additions are to come too late: {all:?}");
+    assert!(all.idle > 5, "some projects are to be closed because nothing comes: {all:?}");
 }
 
 fn caught(bugs: Bugs) {
@@ -153,8 +160,12 @@ catches! {
     reservation_forgotten: coordinator = Planted::ReservationForgotten;
     reservation_out_of_turn: coordinator = Planted::ReservationOutOfTurn;
     quarantine_never_ends: coordinator = Planted::QuarantineNeverEnds;
+    ends_while_open: coordinator = Planted::EndsWhileOpen;
+    open_forgotten: coordinator = Planted::OpenForgotten;
+    idle_never_ends: coordinator = Planted::IdleNeverEnds;
     effects_before_commit: shell = ShellBug::EffectsBeforeCommit;
     not_folded_back: shell = ShellBug::NotFoldedBack;
+    keys_ignored: shell = ShellBug::KeysIgnored;
     release_before_persist: agent = PlantedBug::ReleaseBeforePersist;
     forget_at_disconnect: agent = PlantedBug::ForgetAtDisconnect;
     forget_on_send: agent = PlantedBug::ForgetOnSend;

@@ -2,7 +2,7 @@
 
 use crate::{
     host::{AgentHost, GPU},
-    world::LEASE,
+    world::{Client, LEASE},
 };
 use piecework_server::{
     domain::{
@@ -24,6 +24,8 @@ use std::{
 pub(crate) struct ProjectPlan {
     pub(crate) tasks: u32,
     pub(crate) split: bool,
+    /// Its tasks are added.
+    pub(crate) open: Option<OpenPlan>,
     pub(crate) sum: bool,
     pub(crate) command: bool,
     pub(crate) retries: u32,
@@ -37,11 +39,29 @@ pub(crate) struct ProjectPlan {
     pub(crate) stop: bool,
 }
 
+/// How an open project ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenPlan {
+    /// Its client says so.
+    pub(crate) is_told: bool,
+    idle: Option<Duration>,
+}
+
+impl OpenPlan {
+    fn random(rng: &mut StdRng) -> Self {
+        let is_told = rng.random_bool(0.6);
+        let is_idle = !is_told || rng.random_bool(0.3);
+        Self { is_told, idle: is_idle.then(|| Duration::from_millis(rng.random_range(1_000..8_000))) }
+    }
+}
+
 impl ProjectPlan {
     pub(crate) fn random(rng: &mut StdRng, quick: bool) -> Self {
+        let open = rng.random_bool(0.3).then(|| OpenPlan::random(rng));
         Self {
+            open,
             tasks: if quick { 40 * rng.random_range(1..5) } else { rng.random_range(1..15) },
-            split: rng.random_bool(0.3),
+            split: rng.random_bool(0.3) && open.is_none(),
             sum: rng.random_bool(0.3),
             command: rng.random_bool(0.2),
             retries: rng.random_range(0..3),
@@ -80,7 +100,13 @@ impl ProjectPlan {
         Arc::new(ProjectSpec {
             name: "simulated".to_owned(),
             image: ImageSpec::Reference("simulated".to_owned()),
-            items: if self.split { ItemSource::Split(task.clone()) } else { ItemSource::List(self.tasks) },
+            items: match (self.split, self.open) {
+                (true, _) => ItemSource::Split(task.clone()),
+                (false, None) => ItemSource::List(self.tasks),
+                (false, Some(OpenPlan { idle, .. })) => {
+                    ItemSource::Open { idle_millis: idle.map(|idle| idle.as_millis() as u64) }
+                }
+            },
             reassemble: match (self.command, self.sum) {
                 (true, _) => Reassemble::Command(task.clone()),
                 (false, true) => Reassemble::BuiltIn(BuiltIn::Sum),
@@ -137,16 +163,23 @@ pub(crate) struct Witness {
     recalled: BTreeSet<AttemptKey>,
     /// Tasks that failed because their lease was lost.
     stopped: BTreeSet<TaskKey>,
+    /// When an open project was created, or got tasks last.
+    grew: BTreeMap<ProjectId, Duration>,
+    end_asked: BTreeSet<ProjectId>,
+    closed: BTreeSet<ProjectId>,
     pub(crate) counts: Counts,
 }
 
-/// How often it has happened that something had to do with a backlog, or a host was quarantined.
+/// How often it has happened that something had to do with a backlog or an open project, or a host was quarantined.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) beyond_slots: usize,
     pub(crate) given_back: usize,
     pub(crate) recalled_and_returned: usize,
     pub(crate) quarantines: usize,
+    pub(crate) known: usize,
+    pub(crate) refused: usize,
+    pub(crate) idle: usize,
 }
 
 impl Witness {
@@ -291,6 +324,8 @@ impl Witness {
                     assert!(!self.recorded.contains_key(&attempt.task), "readopted after its result");
                 }
                 Write::MoveProject { project, state, .. } => {
+                    let may = *state == ProjectState::Cancelled || !self.is_open(*project);
+                    assert!(may, "{project} is open, and is {state}");
                     if state.is_ended() {
                         self.held.retain(|attempt, _| attempt.task.project != *project);
                     }
@@ -298,9 +333,37 @@ impl Witness {
                         self.cancelled.insert(*project);
                     }
                 }
-                Write::CreateProject { .. } => {}
+                Write::CreateProject { project, .. } => {
+                    self.grew.insert(*project, now);
+                }
+                Write::AddTasks { project, .. } => {
+                    assert!(self.is_open(*project), "{project} grows, and is not open");
+                    self.grew.insert(*project, now);
+                }
+                Write::Close { project } => self.closes(*project, now),
             }
         }
+    }
+
+    pub(crate) fn end_is_asked_for(&mut self, project: ProjectId) {
+        self.end_asked.insert(project);
+    }
+
+    fn is_open(&self, project: ProjectId) -> bool {
+        self.plans[&project].open.is_some() && !self.closed.contains(&project)
+    }
+
+    /// Because its client said so, or because nothing came for long enough.
+    fn closes(&mut self, project: ProjectId, now: Duration) {
+        assert!(self.is_open(project), "{project} is closed twice");
+        self.closed.insert(project);
+        if self.end_asked.contains(&project) {
+            return;
+        }
+        self.counts.idle += 1;
+        let idle = self.plans[&project].open.and_then(|open| open.idle);
+        let quiet = now - self.grew[&project].max(self.folded);
+        assert!(idle.is_some_and(|idle| quiet >= idle), "{project} is closed after {quiet:?}, not {idle:?}");
     }
 
     /// The outcome is what really happened to that attempt.
@@ -327,7 +390,7 @@ impl Witness {
     }
 
     /// The project ended as it should, and the store has one true result for each task.
-    pub(crate) fn final_check(&self, writer: &Writer, id: ProjectId, plan: &ProjectPlan) {
+    pub(crate) fn final_check(&self, writer: &Writer, id: ProjectId, client: &Client) {
         let project = match writer.reads().project(id) {
             Ok(Some(project)) => project,
             other => panic!("project {id}: {other:?}"),
@@ -335,6 +398,14 @@ impl Witness {
         if self.cancelled.contains(&id) {
             assert_eq!(project.state, ProjectState::Cancelled, "project {id}");
             return;
+        }
+        let mut plan = client.plan.clone();
+        if plan.open.is_some() {
+            // Each task that was taken is there once, and no other.
+            let indices: BTreeSet<_> = client.additions.indices.values().copied().collect();
+            assert_eq!(indices, (0..project.counts.total).collect(), "tasks of project {id}");
+            assert_eq!(indices.len(), client.additions.indices.len(), "tasks of project {id}");
+            plan.tasks = project.counts.total;
         }
         let key = |phase, index| TaskKey { project: id, phase, index };
         let is_stopped = |phase| self.stopped.contains(&key(phase, 0));

@@ -1,6 +1,12 @@
 //! The world: what exists, what will happen, and what goes wrong.
 
-use crate::{coordinator::CoordinatorHost, host::AgentHost, network::Wire, witness::Witness};
+use crate::{
+    additions::{Additions, Try},
+    coordinator::CoordinatorHost,
+    host::AgentHost,
+    network::Wire,
+    witness::Witness,
+};
 use piecework_agent::supervisor::{FromCoordinator, PlantedBug, ToCoordinator};
 use piecework_server::{
     coordinator::{Dispatch, Input, Planted},
@@ -28,6 +34,8 @@ pub(crate) enum ShellBug {
     EffectsBeforeCommit,
     /// After a failed commit the core goes on as if it had been made.
     NotFoldedBack,
+    /// What is added again is taken for new.
+    KeysIgnored,
 }
 
 /// The bugs planted in one world.
@@ -58,6 +66,11 @@ pub(crate) enum Event {
     },
     CancelProject {
         client: usize,
+    },
+    /// A client adds tasks to its open project, or tries again.
+    Add {
+        client: usize,
+        nth: usize,
     },
     AgentStarts {
         host: usize,
@@ -131,6 +144,9 @@ pub(crate) struct World {
     pub(crate) wires: BTreeMap<u64, Wire>,
     pub(crate) witness: Witness,
     pub(crate) clients: Vec<Client>,
+    /// Additions that wait for their answer, and how many there were.
+    pub(crate) awaited: BTreeMap<u64, Try>,
+    pub(crate) tries: u64,
     /// The next commit fails: before it is made, or after.
     pub(crate) commit_fails: Option<CommitFault>,
     pub(crate) profile: Profile,
@@ -178,6 +194,8 @@ pub(crate) struct Client {
     /// Known once the submission was begun.
     pub(crate) project: Option<ProjectId>,
     pub(crate) answered: bool,
+    /// What it adds, if the project is open.
+    pub(crate) additions: Additions,
 }
 
 impl World {
@@ -187,10 +205,10 @@ impl World {
         let hosts_max = if profile.quick { 4 } else { 3 };
         let hosts = (0..rng.random_range(1..=hosts_max)).map(AgentHost::new).collect::<Vec<_>>();
         let clients: Vec<_> = (0..rng.random_range(1..=3))
-            .map(|_| Client {
-                plan: crate::witness::ProjectPlan::random(&mut rng, profile.quick),
-                project: None,
-                answered: false,
+            .map(|_| {
+                let plan = crate::witness::ProjectPlan::random(&mut rng, profile.quick);
+                let additions = Additions::random(&mut rng, &plan);
+                Client { plan, project: None, answered: false, additions }
             })
             .collect();
         let mut world = Self {
@@ -205,6 +223,8 @@ impl World {
             wires: BTreeMap::new(),
             witness: Witness::default(),
             clients,
+            awaited: BTreeMap::new(),
+            tries: 0,
             commit_fails: None,
             profile,
             story: Vec::new(),
@@ -218,6 +238,7 @@ impl World {
         for client in 0..world.clients.len() {
             let at = world.rng.random_range(0..5_000);
             world.at(at, Event::Submit { client });
+            world.schedule_additions(client);
             if world.rng.random_bool(0.1) {
                 let at = world.rng.random_range(5_000..15_000);
                 world.at(at, Event::CancelProject { client });
@@ -290,6 +311,7 @@ impl World {
             }
             Event::Submit { client } => self.submit(client),
             Event::CancelProject { client } => self.cancel_project(client),
+            Event::Add { client, nth } => self.add(client, nth),
             Event::AgentStarts { host } => self.agent_starts(host),
             Event::AgentTick { host } => {
                 self.agent_input(host, piecework_agent::supervisor::Input::Tick);
@@ -365,7 +387,7 @@ impl World {
         self.coordinator
             .as_ref()
             .is_some_and(|coordinator| coordinator.core.is_idle() && coordinator.inbox.is_empty())
-            && self.clients.iter().all(|client| client.answered)
+            && self.clients.iter().all(|client| client.answered && client.additions.are_settled())
             && self.hosts.iter().all(AgentHost::is_empty)
     }
 
@@ -385,7 +407,7 @@ impl World {
     fn final_check(&self) {
         for client in &self.clients {
             let Some(project) = client.project else { panic!("a client without a project is quiet") };
-            self.witness.final_check(&self.writer, project, &client.plan);
+            self.witness.final_check(&self.writer, project, client);
         }
     }
 }
