@@ -8,6 +8,7 @@ mod bench;
 mod boot;
 mod foreign;
 mod logs;
+mod open;
 mod running;
 mod session;
 mod submit;
