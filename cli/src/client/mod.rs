@@ -10,6 +10,7 @@ mod submit;
 mod target;
 
 pub use follow::{ResultsStream, WatchStream, has_ended};
+pub(crate) use submit::unique_key;
 pub use target::Target;
 
 use crate::project_file::ProjectFileError;

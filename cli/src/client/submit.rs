@@ -1,5 +1,5 @@
 //! Submission: header, files and items as one stream, tried again under the same idempotency key while the coordinator is
-//! not there.
+//! not there. So are additions, under the keys of their tasks.
 
 use super::{Client, ClientError, is_passing};
 use crate::project_file::{ProjectFileError, Submission};
@@ -28,14 +28,31 @@ impl Client {
     /// # Errors
     /// If the coordinator refuses, is away for too long, or the input can't be read.
     pub async fn submit(&self, submission: &Submission) -> Result<v1::Project, ClientError> {
-        let key = idempotency_key();
+        let key = unique_key();
+        self.patiently(|| self.submit_once(submission, &key)).await
+    }
+
+    /// Adds tasks to an open project. When this returns, they are durable.
+    ///
+    /// # Errors
+    /// If the coordinator refuses, or is away for too long.
+    pub async fn add_tasks(&self, request: v1::AddTasksRequest) -> Result<v1::AddTasksResponse, ClientError> {
+        self.patiently(|| async { Ok(self.projects.clone().add_tasks(request.clone()).await?.into_inner()) })
+            .await
+    }
+
+    /// Asks until there is an answer; what is asked may be done more than once.
+    async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        ask: impl FnMut() -> F,
+    ) -> Result<T, ClientError> {
         let waits = ExponentialBuilder::default()
             .with_min_delay(RETRY_FIRST)
             .with_max_delay(RETRY_LONGEST)
             .with_jitter()
             .without_max_times()
             .with_total_delay(Some(self.patience));
-        let answer = (|| self.submit_once(submission, &key))
+        let answer = ask
             .retry(waits)
             .when(|error| matches!(error, ClientError::Refused(status) if is_passing(status)))
             .notify(|_, _| self.is_away())
@@ -124,8 +141,8 @@ fn item_bytes(item: &v1::Item) -> usize {
     item.text.len() + item.resource.len() + args + ITEM_OVERHEAD_BYTES
 }
 
-/// A key that no other submission has.
-fn idempotency_key() -> String {
+/// A key that nobody else has.
+pub(crate) fn unique_key() -> String {
     let mut bytes = [0; 16];
     if getrandom::fill(&mut bytes).is_err() {
         // Never on Linux; process and time are nearly as good.

@@ -1,5 +1,6 @@
 //! The commands, one file each. Their doc comments are the help.
 
+mod add;
 mod agents;
 #[cfg(feature = "embedded")]
 mod bench;
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     Up(up::Args),
     Run(run::Args),
     Submit(submit::Args),
+    Add(add::Args),
     Watch(watch::Args),
     Results(results::Args),
     Logs(logs::Args),
@@ -60,6 +62,7 @@ impl Command {
             Self::Up(args) => Box::pin(up::run(context, args)).await,
             Self::Run(args) => Box::pin(run::run(context, args)).await,
             Self::Submit(args) => Box::pin(submit::run(context, args)).await,
+            Self::Add(args) => Box::pin(add::run(context, args)).await,
             Self::Watch(args) => Box::pin(watch::run(context, args)).await,
             Self::Results(args) => Box::pin(results::run(context, args)).await,
             Self::Logs(args) => Box::pin(logs::run(context, args)).await,

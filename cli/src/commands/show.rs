@@ -75,7 +75,9 @@ fn describe(
     line("items", &details.items);
     line("command", &human::command(&details.command));
     line("reassemble", &details.reassemble);
-    let counts = if project.tasks == 0 {
+    let counts = if project.open && project.tasks == 0 {
+        "none yet".to_owned()
+    } else if project.tasks == 0 {
         "not known yet".to_owned()
     } else {
         let left = project.tasks.saturating_sub(project.succeeded + project.failed);

@@ -191,6 +191,11 @@ pub fn items(spec: &v1::ProjectSpec) -> String {
         Some(Source::Range(range)) if range.step == 1 => format!("{}..={}", range.first, range.last),
         Some(Source::Range(range)) => format!("{}..={} by {}", range.first, range.last, range.step),
         Some(Source::Split(task)) => format!("split by {}", command(&task.command)),
+        Some(Source::Open(open)) if open.idle_millis == 0 => "added while it runs".to_owned(),
+        Some(Source::Open(open)) => {
+            let idle = Duration::from_millis(open.idle_millis);
+            format!("added while it runs, until none comes for {}", humantime::format_duration(idle))
+        }
         Some(Source::Matrix(matrix)) => {
             let axes: Vec<String> =
                 matrix.axes.iter().map(|axis| format!("{} ({})", axis.name, axis.values.len())).collect();

@@ -200,6 +200,17 @@ pub(super) struct ItemsFrom {
     /// Every combination of several lists, the last varying fastest. Each list's name is a placeholder.
     #[schemars(with = "Option<std::collections::BTreeMap<String, Vec<ScalarSchema>>>")]
     pub(super) matrix: Option<Spanned<Ordered<Spanned<Vec<String>>>>>,
+    /// They are added while the project runs, by `piecework add`.
+    pub(super) open: Option<Open>,
+}
+
+/// Items that are added while the project runs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Open {
+    /// After how long without a new one no more are taken, such as `10m`; without an end of its own if it is left out.
+    #[schemars(with = "Option<String>")]
+    pub(super) idle: Option<Scalar>,
 }
 
 /// Integers, both ends included.
@@ -384,7 +395,7 @@ impl Shaped for Stdin {
 }
 
 impl Shaped for Items {
-    const EXPECTING: &'static str = "a list of items, or one of `range`, `file` and `matrix`";
+    const EXPECTING: &'static str = "a list of items, or one of `range`, `file`, `matrix` and `open`";
 
     fn line(line: String) -> Self {
         Self::Line(line)

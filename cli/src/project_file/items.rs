@@ -86,32 +86,57 @@ pub(super) fn unfit(text: &str) -> Option<String> {
     }
 }
 
+/// The lines of a file, or of standard input if it is `-`, as they come: each is the text of an item.
+///
+/// # Errors
+/// If the file can't be opened.
+pub fn item_lines(
+    path: &Path,
+) -> Result<Box<dyn Iterator<Item = Result<String, ProjectFileError>> + Send>, ProjectFileError> {
+    if path.as_os_str() == "-" {
+        return Ok(Box::new(Lines::of(PathBuf::from("<stdin>"), BufReader::new(io::stdin()))));
+    }
+    let file = File::open(path).map_err(|source| unreadable(path, source))?;
+    Ok(Box::new(Lines::of(path.to_owned(), BufReader::new(file))))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> ProjectFileError {
+    ProjectFileError::Read { what: ITEM_FILE, path: path.to_owned(), source }
+}
+
 /// The lines of a file that are not empty, without their ends (`\n` or `\r\n`).
-struct Lines {
+struct Lines<R> {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: R,
     line: u64,
     ended: bool,
 }
 
-impl Lines {
+impl Lines<BufReader<File>> {
     fn open(path: &Path) -> Result<Self, ProjectFileError> {
-        let read = |source| ProjectFileError::Read { what: ITEM_FILE, path: path.to_owned(), source };
+        let read = |source| unreadable(path, source);
         let file = File::open(path).map_err(read)?;
         if !file.metadata().map_err(read)?.is_file() {
             // It is read twice, which a pipe can't be.
             return Err(read(io::Error::other("it is not a regular file")));
         }
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), line: 0, ended: false })
+        Ok(Self::of(path.to_owned(), BufReader::new(file)))
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    fn of(path: PathBuf, reader: R) -> Self {
+        Self { path, reader, line: 0, ended: false }
     }
 
     fn read(&mut self) -> Result<Option<String>, ProjectFileError> {
         loop {
             let mut bytes = Vec::new();
             let limit = ITEM_BYTES_MAX as u64 + 3;
-            (&mut self.reader).take(limit).read_until(b'\n', &mut bytes).map_err(|source| {
-                ProjectFileError::Read { what: ITEM_FILE, path: self.path.clone(), source }
-            })?;
+            (&mut self.reader)
+                .take(limit)
+                .read_until(b'\n', &mut bytes)
+                .map_err(|source| unreadable(&self.path, source))?;
             if bytes.is_empty() {
                 return Ok(None);
             }
@@ -135,7 +160,7 @@ impl Lines {
     }
 }
 
-impl Iterator for Lines {
+impl<R: BufRead> Iterator for Lines<R> {
     type Item = Result<String, ProjectFileError>;
 
     fn next(&mut self) -> Option<Self::Item> {

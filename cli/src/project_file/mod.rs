@@ -10,16 +10,18 @@ mod items;
 mod placeholders;
 mod problem;
 mod shape;
+mod source;
 mod syntax;
 mod task_list;
 mod values;
 
 pub use files::{Blocks, FileToSend};
-pub use items::{ItemIter, Items};
+pub use items::{ItemIter, Items, item_lines};
 pub use problem::{Mistake, ProjectFileError};
 
 use convert::ConvertError;
 use piecework_proto::v1;
+use problem::PROJECT_FILE;
 use std::{
     fs::File,
     io::{self, Read},
@@ -87,7 +89,7 @@ struct Place<'a> {
 }
 
 fn unreadable(path: &Path, source: io::Error) -> ProjectFileError {
-    ProjectFileError::Read { what: "the project file", path: path.to_owned(), source }
+    ProjectFileError::Read { what: PROJECT_FILE, path: path.to_owned(), source }
 }
 
 fn read(source: impl Read, path: &Path) -> Result<String, ProjectFileError> {
@@ -98,7 +100,7 @@ fn read(source: impl Read, path: &Path) -> Result<String, ProjectFileError> {
         .map_err(|source| unreadable(path, source))?;
     if bytes.len() as u64 > PROJECT_FILE_BYTES_MAX {
         return Err(ProjectFileError::TooLong {
-            what: "the project file",
+            what: PROJECT_FILE,
             path: path.to_owned(),
             max: PROJECT_FILE_BYTES_MAX,
         });

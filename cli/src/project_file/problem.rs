@@ -4,6 +4,9 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_saphyr::Location;
 use std::{fmt, io, ops::Range, path::PathBuf};
 
+/// What to call a project file in messages.
+pub(super) const PROJECT_FILE: &str = "the project file";
+
 /// Why an input file can't be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectFileError {
@@ -51,7 +54,7 @@ impl ProjectFileError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Content(mistake) => mistake.hint.as_deref(),
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Self::Read { what: PROJECT_FILE, source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("`piecework new hello` writes a first project to try")
             }
             Self::TooLong { .. } => {

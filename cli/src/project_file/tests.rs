@@ -99,7 +99,7 @@ fn json_is_taken_with_any_white_space() {
 }
 
 #[test]
-fn items_come_from_lists_ranges_files_and_matrices() {
+fn items_come_from_lists_ranges_files_and_matrices_or_later() {
     let with = |items: &str| one(&format!("image: a\nitems: {items}\ntask: {{command: [echo, '{{item}}']}}"));
     assert_eq!(texts(&with("[a]")), ["a"]);
     assert_eq!(texts(&with("{file: items.txt}")), ["one", "two", "three"]);
@@ -107,6 +107,10 @@ fn items_come_from_lists_ranges_files_and_matrices() {
     let is = |first, last, step| Some(v1::item_source::Source::Range(v1::ItemRange { first, last, step }));
     assert_eq!(range("{range: -3..=5}"), is(-3, 5, 1));
     assert_eq!(range("{range: {first: 10, last: 1, step: -2}}"), is(10, 1, -2));
+    let open = |idle_millis| Some(v1::item_source::Source::Open(v1::ItemOpen { idle_millis }));
+    assert_eq!(range("{open: {}}"), open(0));
+    assert_eq!(range("{open: {idle: 1h 30m}}"), open(5_400_000));
+    assert!(texts(&with("{open: {}}")).is_empty());
     let axes = one(
         "image: a\nitems: {matrix: {size: [b, a], seed: [1, 02]}}\ntask: {command: [run, '{seed}', '{size}']}",
     );
@@ -240,6 +244,11 @@ fn wrong_items() {
         "{matrix: {size: []}}",
         "{matrix: {size: 3}}",
         "[\"a\\0b\"]",
+        "open",
+        "{open: yes}",
+        "{open: {idle: 10}}",
+        "{open: {idle: 10ms}}",
+        "{open: {}, file: items.txt}",
     ]
     .iter()
     .map(|items| file(items))

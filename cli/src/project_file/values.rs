@@ -20,6 +20,8 @@ pub(super) const RETRIES: RangeInclusive<u32> = 0..=1000;
 pub(super) const PIDS: RangeInclusive<u32> = 1..=1 << 22;
 /// Longest timeout: a year.
 const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Shortest idle time of an open project. The longest is that of a timeout.
+const IDLE_MILLIS_MIN: u64 = 1000;
 /// Processors of a worker, in thousandths.
 const CPUS_MILLI: RangeInclusive<u32> = 10..=1024 * 1000;
 /// Memory of a worker; engines take no less.
@@ -86,6 +88,18 @@ pub(super) fn duration_millis(what: &str, scalar: &Scalar) -> Result<u64, Proble
         _ => Err(wrong(format!("{} is shorter than a millisecond", quoted(text)))
             .hint("leave the field out for no limit")),
     }
+}
+
+/// After how long without a new item an open project takes no more, in milliseconds.
+pub(super) fn idle_millis(scalar: &Scalar) -> Result<u64, Problem> {
+    let millis = duration_millis("idle", scalar)?;
+    if millis < IDLE_MILLIS_MIN {
+        return Err(Problem::at(
+            scalar.referenced,
+            format!("idle: {} is shorter than a second", quoted(&scalar.value)),
+        ));
+    }
+    Ok(millis)
 }
 
 /// A number of bytes.

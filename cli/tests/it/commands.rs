@@ -204,6 +204,66 @@ async fn a_project_that_waits_says_what_for() {
     check("agents_json", &fake, &["agents", "--output", "json"]).await;
 }
 
+/// A coordinator with one open project.
+fn open_project() -> Fake {
+    let open = v1::ItemOpen { idle_millis: 600_000 };
+    let source = v1::ItemSource { source: Some(v1::item_source::Source::Open(open)) };
+    let running = project(v1::ProjectState::Running);
+    let spec = v1::ProjectSpec { items: Some(source), ..running.spec.clone().unwrap() };
+    let project = v1::Project {
+        spec: Some(spec),
+        tasks: 0,
+        succeeded: 0,
+        ended_millis: 0,
+        open: true,
+        waiting: "tasks to be added: if none is within 8 minutes, no more are taken".to_owned(),
+        ..running
+    };
+    Fake::start(State { project, ..State::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_added_to_an_open_project() {
+    let fake = open_project();
+    check("show_open", &fake, &["show", "hello"]).await;
+    check("add", &fake, &["add", "hello", "one", "two", "--key", "k"]).await;
+    check("add_again", &fake, &["add", "1", "one", "two", "three", "--key", "k"]).await;
+    check("add_json", &fake, &["add", "1", "four", "--key", "own", "--output", "json"]).await;
+    fs::write(fake.dir().join("items.txt"), "five\n\nsix\n").unwrap();
+    check("add_file", &fake, &["add", "1", "-k", "f", "-f", "items.txt", "zero"]).await;
+    check("add_bad_file", &fake, &["add", "1", "-f", "missing.txt"]).await;
+    check("add_nothing", &fake, &["add", "1"]).await;
+    check("add_end", &fake, &["add", "1", "--end"]).await;
+    fake.with(|state| {
+        let added: Vec<_> = state.added.iter().map(|(key, item)| format!("{key}={item}")).collect();
+        assert_eq!(added, ["k.0=one", "k.1=two", "k.2=three", "own=four", "f.0=zero", "f.1=five", "f.2=six"]);
+        state.refuse =
+            Some(tonic::Status::failed_precondition("project 1 takes no more tasks: it was closed"));
+    });
+    check("add_refused", &fake, &["add", "1", "late"]).await;
+    check("add_unknown_project", &fake, &["add", "nope", "late"]).await;
+}
+
+/// The keys of a call are its own, and stay the same while it is repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_added_once_though_answers_are_lost() {
+    let fake = open_project();
+    let lines: String = (0..2500).map(|n| format!("line {n}\n")).collect();
+    for round in 1..=2 {
+        fake.with(|state| state.unanswered = 2);
+        let mut add = piecework(fake.dir());
+        add.env("PIECEWORK_SERVER", fake.socket()).args(["add", "1", "-f", "-", "--quiet"]);
+        let output = add.write_stdin(lines.clone()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 2500);
+        fake.with(|state| assert_eq!(state.added.len(), round * 2500));
+    }
+    fake.with(|state| {
+        let items = state.added.iter().map(|(_, item)| format!("{item}\n"));
+        assert_eq!(items.collect::<String>(), lines.repeat(2));
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_tell_fields_and_exit_codes() {
     use tonic_types::{ErrorDetails, StatusExt};

@@ -77,6 +77,8 @@ pub(crate) struct State {
     pub(crate) tasks: Vec<v1::Task>,
     pub(crate) logs: Vec<v1::LogsChunk>,
     pub(crate) agents: Vec<v1::Agent>,
+    /// Tasks that were added, by key, with their item.
+    pub(crate) added: Vec<(String, String)>,
 }
 
 /// A project that has ended well, with one task.
@@ -110,6 +112,7 @@ impl Default for State {
             tasks: Vec::new(),
             logs: Vec::new(),
             agents: Vec::new(),
+            added: Vec::new(),
         }
     }
 }
@@ -332,6 +335,36 @@ impl Projects for Service {
         let more = tasks.len() > PAGE;
         tasks.truncate(PAGE);
         Ok(Response::new(v1::ListTasksResponse { tasks, more }))
+    }
+
+    async fn add_tasks(
+        &self,
+        request: Request<v1::AddTasksRequest>,
+    ) -> Result<Response<v1::AddTasksResponse>, Status> {
+        let request = request.into_inner();
+        let project = self.find(&request.project)?;
+        let mut state = self.state();
+        if let Some(status) = state.refuse.clone() {
+            return Err(status);
+        }
+        let mut tasks = Vec::new();
+        for task in request.tasks {
+            let known = state.added.iter().position(|(key, _)| *key == task.key);
+            tasks.push(v1::AddedTask {
+                index: known.unwrap_or(state.added.len()) as u32,
+                existed: known.is_some(),
+            });
+            if known.is_none() {
+                state.added.push((task.key, task.item.unwrap_or_default().text));
+            }
+        }
+        if state.unanswered > 0 {
+            state.unanswered -= 1;
+            return Err(Status::unavailable("the coordinator is stopping"));
+        }
+        state.project.open &= !request.end;
+        let project = v1::Project { open: state.project.open, ..project };
+        Ok(Response::new(v1::AddTasksResponse { tasks, project: Some(project) }))
     }
 
     async fn cancel(

@@ -3,8 +3,10 @@
 //! A command that answers once writes one object. A command that streams writes one [`Line`] after the other, each with its
 //! `type`.
 
+mod added;
 mod fleet;
 
+pub use added::Added;
 pub use fleet::{
     Agent, Agents, ClientToken, ClientTokens, JoinToken, JoinTokens, NewClientToken, NewJoinToken, Removed,
 };
@@ -15,7 +17,7 @@ use piecework_proto::v1;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// A line of a stream: of `run`, `submit`, `watch`, `results`, `logs` and `up`.
+/// A line of a stream: of `run`, `submit`, `add`, `watch`, `results`, `logs` and `up`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
@@ -23,6 +25,8 @@ pub enum Line {
     Up(Up),
     /// A project was submitted, and is durable.
     Submitted(Project),
+    /// A task was added to an open project, or was there already, and is durable.
+    Added(Added),
     /// A project as it is now: at first, when its state changes, and last.
     Project(Project),
     /// An attempt ended.
@@ -127,8 +131,12 @@ pub struct Project {
     /// Why it is in that state, if there is more to say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// How many tasks it has; 0 until the split has ended.
+    /// How many tasks it has; 0 until the split has ended. Grows while it is open.
     pub tasks: u32,
+    /// Tasks can be added to it. Left out if not.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub open: bool,
     /// How many tasks ended in success.
     pub succeeded: u32,
     /// How many tasks ended in failure.
@@ -152,6 +160,7 @@ impl From<&v1::Project> for Project {
             state: human::project_state(project.state()).to_owned(),
             message: project.message.clone(),
             tasks: project.tasks,
+            open: project.open,
             succeeded: project.succeeded,
             failed: project.failed,
             running: project.running,
@@ -351,6 +360,11 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl From<&v1::Attempt> for Attempt {
     fn from(attempt: &v1::Attempt) -> Self {
         let usage = attempt.usage.unwrap_or_default();
@@ -380,7 +394,7 @@ pub struct NewProject {
 #[serde(untagged)]
 #[schemars(title = "What piecework --output json writes")]
 pub enum Output {
-    /// `run`, `submit`, `watch`, `results`, `logs`, `up`: one a line.
+    /// `run`, `submit`, `add`, `watch`, `results`, `logs`, `up`: one a line.
     Stream(Line),
     /// `ls`.
     Ls(Projects),
