@@ -12,6 +12,7 @@ mod crashes;
 mod endings;
 mod fleet;
 mod home;
+mod open;
 mod order;
 mod queens;
 mod sealed;
