@@ -49,6 +49,12 @@ pub enum Planted {
     LeaseNeverEnds,
     /// A core that is folded back from the store forgets the tasks below the frontier that were never claimed.
     GapsForgotten,
+    /// An open project whose tasks have all ended is taken for complete.
+    EndsWhileOpen,
+    /// A core that is folded back from the store takes open projects for closed.
+    OpenForgotten,
+    /// A project to which nothing is added stays open for ever.
+    IdleNeverEnds,
     /// A gap in the numbers of a session's messages is not noticed.
     MessageGapIgnored,
     /// A recalled attempt is taken for handed back at once.
@@ -65,12 +71,6 @@ pub enum Planted {
     ParallelIgnored,
     /// A task runs again after a lost lease, whatever its project says.
     LeaseStopIgnored,
-    /// An open project whose tasks have all ended is taken for complete.
-    EndsWhileOpen,
-    /// A core that is folded back from the store takes open projects for closed.
-    OpenForgotten,
-    /// A project to which nothing is added stays open for ever.
-    IdleNeverEnds,
     /// A quarantined agent never comes back.
     QuarantineNeverEnds,
 }
