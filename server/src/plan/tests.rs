@@ -149,11 +149,29 @@ fn sources_with_too_many_items_are_refused() {
 }
 
 #[test]
+fn open_projects_are_closed_after_a_second_to_a_year_or_never() {
+    for idle_millis in [None, Some(1000), Some(366 * 24 * 3600 * 1000)] {
+        check(|spec| spec.items = ItemSource::Open { idle_millis }, &[]);
+    }
+    for idle in [0, 999, 366 * 24 * 3600 * 1000 + 1] {
+        let said = format!("items.open.idle_millis: an idle time is from 1000 to 31622400000 ms, not {idle}");
+        check(|spec| spec.items = ItemSource::Open { idle_millis: Some(idle) }, &[&said]);
+    }
+}
+
+#[test]
 fn commands_are_needed_unless_items_bring_them() {
     check(|spec| spec.task.command.clear(), &["task.command: there is no command"]);
     check(
         |spec| {
             spec.items = ItemSource::List(3);
+            spec.task.command.clear();
+        },
+        &[],
+    );
+    check(
+        |spec| {
+            spec.items = ItemSource::Open { idle_millis: None };
             spec.task.command.clear();
         },
         &[],
@@ -256,6 +274,7 @@ fn items_are_made_from_the_index() {
         ["x 1", "x 2", "x 3", "y 1", "y 2", "y 3"]
     );
     assert_eq!(task_count(&spec(ItemSource::Split(task(&["ls"])))), None);
+    assert!(texts(ItemSource::Open { idle_millis: None }).is_empty());
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn specs() -> impl Strategy<Value = ProjectSpec> {
         any::<(i64, i64, i64)>().prop_map(|(first, last, step)| ItemSource::Range { first, last, step }),
         vec(axis, 0..3).prop_map(ItemSource::Matrix),
         tasks().prop_map(ItemSource::Split),
+        option::of(1..u64::MAX).prop_map(|idle_millis| ItemSource::Open { idle_millis }),
     ];
     let file = (".{0,9}", any::<[u8; 32]>(), any::<u32>(), any::<u64>())
         .prop_map(|(path, sha256, mode, length)| ImageFile { path, sha256, mode, length });
