@@ -25,6 +25,8 @@ pub(crate) struct CoordinatorHost {
     pub(crate) inbox: Vec<Input>,
     /// Streams that have said Hello.
     pub(crate) sessions: BTreeSet<u64>,
+    /// Those whose Hello was refused.
+    refused: BTreeSet<u64>,
     turn_comes: bool,
 }
 
@@ -99,6 +101,7 @@ impl World {
             epoch,
             inbox: Vec::new(),
             sessions: BTreeSet::new(),
+            refused: BTreeSet::new(),
             turn_comes: false,
         });
         self.perform(epoch, fx);
@@ -155,14 +158,27 @@ impl World {
         let mut inputs = std::mem::take(&mut coordinator.inbox);
         // As the driver does: whoever was heard in time is heard before leases end.
         inputs.sort_by_key(|input| matches!(input, Input::Tick));
-        for input in &inputs {
-            if let Input::Hello { session, .. } | Input::FromAgent { session, .. } = input
-                && let Some(wire) = self.wires.get(&session.0)
+        let said: Vec<_> = inputs
+            .iter()
+            .filter_map(|input| match input {
+                Input::Hello { session, .. } => Some((session.0, true)),
+                Input::FromAgent { session, .. } => Some((session.0, false)),
+                _ => None,
+            })
+            .collect();
+        let mut fx = turn(&mut coordinator.core, &mut coordinator.broker, inputs, now);
+        for (session, is_hello) in said {
+            let is_closed = fx.closes.iter().any(|(closed, _)| closed.0 == session);
+            if is_hello && is_closed {
+                coordinator.refused.insert(session);
+            }
+            // A process whose Hello is refused says nothing for the agent that is there.
+            if let Some(wire) = self.wires.get(&session)
+                && !coordinator.refused.contains(&session)
             {
                 self.witness.heard(wire.host, now);
             }
         }
-        let mut fx = turn(&mut coordinator.core, &mut coordinator.broker, inputs, now);
         let epoch = coordinator.epoch;
         let writes = std::mem::take(&mut fx.writes);
         if writes.is_empty() {
@@ -262,7 +278,12 @@ impl World {
             return;
         }
         self.at(3_000, Event::Submit { client });
-        if self.coordinator.is_none() {
+        let Some(coordinator) = &self.coordinator else { return };
+        let project = self.clients[client].project;
+        let is_its =
+            |input: &Input| matches!(input, Input::Submit { project: new, .. } if Some(new.id) == project);
+        if coordinator.inbox.iter().any(is_its) {
+            // Its last try is complete, and no longer to be abandoned.
             return;
         }
         let key = format!("client {client}");

@@ -22,8 +22,8 @@ const TROUBLE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 pub(crate) const RESERVE_AFTER: Duration = Duration::from_millis(300);
-/// How long others may go before what needs much. Tasks last up to 8 s.
-const STARVED_MAX: Duration = Duration::from_secs(15);
+/// How long others may go before what needs much. Tasks last up to 8 s, and a wait for such a one may be in vain once or twice.
+const STARVED_MAX: Duration = Duration::from_secs(20);
 /// How many lines of the story are kept.
 const STORY_LINES_MAX: usize = 400;
 
