@@ -65,6 +65,28 @@ pub enum IntakeError {
     Driver(#[from] DriverError),
 }
 
+impl IntakeError {
+    /// Whether the same addition may go well later, or was made after all: then it is to be repeated. Else it is refused for
+    /// good.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Driver(_) => true,
+            // Whoever has taken over takes it, too.
+            Self::Store(error) => {
+                error.is_passing() || matches!(error, StoreError::Closed | StoreError::Fenced { .. })
+            }
+            Self::NoProject(_)
+            | Self::NeverOpen(_)
+            | Self::Closed(_)
+            | Self::Ended { .. }
+            | Self::TooManyAtOnce(_)
+            | Self::TooMany(_)
+            | Self::Item { .. } => false,
+        }
+    }
+}
+
 /// Adds tasks to open projects. Cheap to clone.
 #[derive(Clone)]
 pub struct Intake {
@@ -130,4 +152,29 @@ fn check(project: &Project, tasks: &[NewTask]) -> Result<(), IntakeError> {
 fn not_open(project: &Project) -> IntakeError {
     let Project { id, state, .. } = *project;
     if state.is_ended() { IntakeError::Ended { project: id, state } } else { IntakeError::Closed(id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_repeated_and_what_was_refused_is_not() {
+        let project = ProjectId(1);
+        let passing: [IntakeError; 4] = [
+            DriverError::Recovering.into(),
+            DriverError::Stopped.into(),
+            StoreError::Full.into(),
+            StoreError::Closed.into(),
+        ];
+        assert!(passing.iter().all(IntakeError::is_passing));
+        let refused = [
+            IntakeError::NoProject(project),
+            IntakeError::Closed(project),
+            IntakeError::Ended { project, state: ProjectState::Failed },
+            IntakeError::TooMany(project),
+            StoreError::Damaged(String::new()).into(),
+        ];
+        assert!(!refused.iter().any(IntakeError::is_passing));
+    }
 }
