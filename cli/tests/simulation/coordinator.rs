@@ -158,29 +158,26 @@ impl World {
         let mut inputs = std::mem::take(&mut coordinator.inbox);
         // As the driver does: whoever was heard in time is heard before leases end.
         inputs.sort_by_key(|input| matches!(input, Input::Tick));
-        let said: Vec<_> = inputs
-            .iter()
-            .filter_map(|input| match input {
-                Input::Hello { session, .. } => Some((session.0, true)),
-                Input::FromAgent { session, .. } => Some((session.0, false)),
-                _ => None,
-            })
-            .collect();
+        let mut said = Vec::new();
+        for input in &inputs {
+            if let Input::Hello { session, .. } | Input::FromAgent { session, .. } = input
+                && let Some(wire) = self.wires.get(&session.0)
+            {
+                said.push((session.0, wire.host, matches!(input, Input::Hello { .. })));
+            }
+        }
         let mut fx = turn(&mut coordinator.core, &mut coordinator.broker, inputs, now);
-        for (session, is_hello) in said {
-            let is_closed = fx.closes.iter().any(|(closed, _)| closed.0 == session);
-            if is_hello && is_closed {
+        let epoch = coordinator.epoch;
+        let writes = std::mem::take(&mut fx.writes);
+        for (session, host, is_hello) in said {
+            if is_hello && fx.closes.iter().any(|(closed, _)| closed.0 == session) {
                 coordinator.refused.insert(session);
             }
             // A process whose Hello is refused says nothing for the agent that is there.
-            if let Some(wire) = self.wires.get(&session)
-                && !coordinator.refused.contains(&session)
-            {
-                self.witness.heard(wire.host, now);
+            if !coordinator.refused.contains(&session) {
+                self.witness.heard(host, now);
             }
         }
-        let epoch = coordinator.epoch;
-        let writes = std::mem::take(&mut fx.writes);
         if writes.is_empty() {
             self.perform(epoch, fx);
             return;
