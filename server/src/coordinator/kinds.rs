@@ -1,7 +1,7 @@
 //! What kind of attempts the phases of a project have.
 
 use super::{agent::Kind, capacity::Need};
-use crate::domain::{ItemSource, Phase, ProjectSpec, Reassemble, TaskSpec};
+use crate::domain::{Phase, ProjectSpec};
 use std::collections::BTreeMap;
 
 /// What kind of attempts each phase has.
@@ -19,7 +19,7 @@ impl Kinds {
         mut enter: impl FnMut(Kind, BTreeMap<String, String>) -> Kind,
     ) -> Self {
         let mut kind = |phase| {
-            let task = phase_spec(spec, phase);
+            let task = spec.task_of(phase).unwrap_or(&spec.task);
             enter(Kind { need: Need::of(task.resources), ..Kind::default() }, task.requires.clone())
         };
         Self { split: kind(Phase::Split), task: kind(Phase::Task), reassemble: kind(Phase::Reassemble) }
@@ -35,14 +35,5 @@ impl Kinds {
 
     pub(super) fn all(self) -> [Kind; 3] {
         [self.split, self.task, self.reassemble]
-    }
-}
-
-/// How the tasks of a phase run; that of the tasks where there is no such phase.
-pub(super) fn phase_spec(spec: &ProjectSpec, phase: Phase) -> &TaskSpec {
-    match (phase, &spec.items, &spec.reassemble) {
-        (Phase::Split, ItemSource::Split(split), _) => split,
-        (Phase::Reassemble, _, Reassemble::Command(command)) => command,
-        _ => &spec.task,
     }
 }

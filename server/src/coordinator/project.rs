@@ -3,7 +3,7 @@
 use super::{
     agent::Kind,
     growth::Growth,
-    kinds::{Kinds, phase_spec},
+    kinds::Kinds,
     share::{Account, Tag},
 };
 use crate::{
@@ -422,9 +422,9 @@ impl Active {
         format!("{} of {} {noun} failed", self.failed, self.total)
     }
 
-    /// How the tasks of a phase run.
+    /// How the tasks of a phase run; as those of the task phase, if there is no such phase.
     pub(super) fn task_spec(&self, phase: Phase) -> &TaskSpec {
-        phase_spec(&self.spec, phase)
+        self.spec.task_of(phase).unwrap_or(&self.spec.task)
     }
 
     /// Claims of the phase want their item from the store.

@@ -1,7 +1,7 @@
 //! What a project is: the document that a client submits. It derives serde, alone of the domain types, because the
 //! document itself is what the store keeps and people read.
 
-use super::{Outcome, OutcomeClass};
+use super::{Outcome, OutcomeClass, Phase};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,6 +37,19 @@ pub struct ProjectSpec {
     /// What becomes of a task whose agent was not heard from for a whole lease.
     #[serde(default)]
     pub on_lease_loss: LeaseLossPolicy,
+}
+
+impl ProjectSpec {
+    /// What a phase runs by; none if the project has no such phase.
+    #[must_use]
+    pub const fn task_of(&self, phase: Phase) -> Option<&TaskSpec> {
+        match (phase, &self.items, &self.reassemble) {
+            (Phase::Task, _, _) => Some(&self.task),
+            (Phase::Split, ItemSource::Split(task), _)
+            | (Phase::Reassemble, _, Reassemble::Command(task)) => Some(task),
+            (Phase::Split | Phase::Reassemble, _, _) => None,
+        }
+    }
 }
 
 /// Which of the agents that fit gets an attempt.

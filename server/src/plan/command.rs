@@ -4,7 +4,7 @@ use super::{
     items,
     template::{Known, Template, TemplateError, Values},
 };
-use crate::domain::{Item, ItemSource, Phase, ProjectSpec, Reassemble, Stdin, TaskSpec};
+use crate::domain::{Item, ItemSource, Phase, ProjectSpec, Stdin};
 
 /// The command of all attempts of one phase of a project, its placeholders parsed.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ impl CommandTemplate {
     pub fn new(spec: &ProjectSpec, phase: Phase) -> Self {
         let axes = axis_names(spec);
         let known = known(phase, &axes);
-        let task = phase_task(spec, phase);
+        let task = spec.task_of(phase);
         let command = task.map_or(&[][..], |task| &task.command);
         let parse = |text: &String| Template::parse(text, known).unwrap_or_else(|_| Template::literal(text));
         let stdin = match task.and_then(|task| task.stdin.as_ref()) {
@@ -118,22 +118,6 @@ fn with_values<T>(
 #[must_use]
 pub fn command(spec: &ProjectSpec, phase: Phase, index: u32, stored: Option<&Item>) -> Vec<String> {
     CommandTemplate::new(spec, phase).expand(spec, phase, index, stored)
-}
-
-/// What a phase runs by; none if the project has no such phase.
-#[must_use]
-pub fn phase_task(spec: &ProjectSpec, phase: Phase) -> Option<&TaskSpec> {
-    match phase {
-        Phase::Task => Some(&spec.task),
-        Phase::Split => match &spec.items {
-            ItemSource::Split(task) => Some(task),
-            _ => None,
-        },
-        Phase::Reassemble => match &spec.reassemble {
-            Reassemble::Command(task) => Some(task),
-            Reassemble::BuiltIn(_) => None,
-        },
-    }
 }
 
 pub(super) fn known<'a>(phase: Phase, axes: &'a [&'a str]) -> Known<'a> {

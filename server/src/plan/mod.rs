@@ -15,7 +15,7 @@ mod validate;
 mod tests;
 
 pub use crate::domain::{ITEMS_MAX, SPLIT_ITEM_BYTES_MAX};
-pub use command::{CommandTemplate, command, phase_task};
+pub use command::{CommandTemplate, command};
 pub use items::{check_item, item, task_count};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use template::{Template, TemplateError, escape};

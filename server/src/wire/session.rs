@@ -9,7 +9,6 @@ use super::{
 use crate::{
     coordinator::{FromAgent, Hello, ToAgent},
     domain::{AttemptKey, Phase, ProjectId, ProjectSpec},
-    plan,
 };
 use pb::{agent_message::Message as Agent, coordinator_message::Message as Coordinator};
 use piecework_proto::{
@@ -137,7 +136,7 @@ pub fn run_spec_to_proto(
     spec: &ProjectSpec,
     output_bytes_default: u64,
 ) -> Option<pb::RunSpec> {
-    let mut task = task_to_proto(plan::phase_task(spec, phase)?);
+    let mut task = task_to_proto(spec.task_of(phase)?);
     if task.output_bytes_max == 0 {
         task.output_bytes_max = output_bytes_default;
     }

@@ -95,7 +95,7 @@ async fn run(context: Context, sender: Chunks, sending: impl Future<Output = Res
 
 /// Whether a task of this phase and index can ever be.
 fn check_exists(project: &Project, task: TaskKey) -> Result<(), Status> {
-    let has_phase = crate::plan::phase_task(&project.spec, task.phase).is_some();
+    let has_phase = project.spec.task_of(task.phase).is_some();
     let total = match task.phase {
         // Before the split has ended, nobody knows.
         Phase::Task if project.counts.total == 0 && !project.state.is_ended() => return Ok(()),

@@ -277,7 +277,7 @@ impl Files {
         };
         let mut expected = HashMap::new();
         for (phase, field) in [(Phase::Split, "items.split.stdin.file"), (Phase::Task, "task.stdin.file")] {
-            let stdin = plan::phase_task(spec, phase).and_then(|task| task.stdin.as_ref());
+            let stdin = spec.task_of(phase).and_then(|task| task.stdin.as_ref());
             if let Some(Stdin::File { sha256, length }) = stdin {
                 expected.entry(*sha256).or_insert_with(|| Expected {
                     field: field.to_owned(),

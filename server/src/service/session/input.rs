@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     domain::{AttemptKey, Phase, Stdin},
-    plan::{self, CommandTemplate},
+    plan::CommandTemplate,
     store::TaskFilter,
 };
 use bytes::Bytes;
@@ -38,7 +38,7 @@ pub(super) async fn input(
         return Ok(bytes.map(|bytes| bytes.map(chunk).map_err(status::reassemble)).boxed());
     }
     let spec = context.known_project(project).await?.spec;
-    match plan::phase_task(&spec, phase).and_then(|task| task.stdin.as_ref()) {
+    match spec.task_of(phase).and_then(|task| task.stdin.as_ref()) {
         None => Ok(stream::empty().boxed()),
         Some(Stdin::File { sha256, .. }) => {
             wanted(context, caller, attempt).await?;
