@@ -42,6 +42,15 @@ pub(crate) struct ListenArgs {
     pub(crate) tls_names: Vec<String>,
 }
 
+/// Which broker carries the tasks to do.
+#[cfg(feature = "embedded")]
+pub(crate) use piecework_server::config::BrokerOptions as BrokerArgs;
+
+/// There is no coordinator that could use one.
+#[cfg(not(feature = "embedded"))]
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct BrokerArgs {}
+
 /// Where to start, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct EmbeddedConfig {
@@ -49,6 +58,7 @@ pub(crate) struct EmbeddedConfig {
     /// None means the one in the data directory.
     pub(crate) socket: Option<PathBuf>,
     pub(crate) listen: ListenArgs,
+    pub(crate) broker: BrokerArgs,
     /// The agent's name; none means the host's.
     pub(crate) name: Option<String>,
     pub(crate) args: EmbeddedArgs,
@@ -71,10 +81,7 @@ mod with {
     use crate::{error::CliError, exit_code, output::LogWriter};
     use piecework_agent::{Agent, AgentConfig, RuntimeChoice, runtime::RuntimeKind};
     use piecework_proto::address::Address;
-    use piecework_server::{
-        AGENT_LIFE_DEFAULT, CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, Server, ServerConfig,
-        StartError,
-    };
+    use piecework_server::{AGENT_LIFE_DEFAULT, ListenConfig, Server, ServerConfig, StartError};
     use std::{collections::BTreeMap, path::Path, sync::Arc};
     use tracing_subscriber::EnvFilter;
 
@@ -91,7 +98,7 @@ mod with {
             context: &Context,
             config: EmbeddedConfig,
         ) -> Result<Option<Self>, CliError> {
-            let EmbeddedConfig { data, socket, listen, name, args, log } = config;
+            let EmbeddedConfig { data, socket, listen, broker, name, args, log } = config;
             log_to_stderr(context, log);
             let listen = listen.listen.map(|address| ListenConfig {
                 address,
@@ -99,14 +106,10 @@ mod with {
                 certificate: None,
                 agent_life: AGENT_LIFE_DEFAULT,
             });
-            let server = ServerConfig {
-                data: data.clone(),
-                socket,
-                lease: LEASE_DEFAULT,
-                crashes_max: CRASHES_MAX_DEFAULT,
-                listen,
-            };
-            let server = match Server::start(server).await {
+            let broker = broker.config(std::env::args());
+            let broker = broker.map_err(|error| CliError::new(exit_code::BAD_INPUT, error.to_string()))?;
+            let server = ServerConfig { socket, listen, broker, ..ServerConfig::new(data.clone()) };
+            let server = match Box::pin(Server::start(server)).await {
                 Ok(server) => server,
                 Err(StartError::Locked(_)) => return Ok(None),
                 Err(error) => return Err(not_started("the coordinator", &error)),
@@ -207,8 +210,18 @@ mod without {
             _context: &Context,
             config: EmbeddedConfig,
         ) -> Result<Option<Self>, CliError> {
-            let EmbeddedConfig { data, socket, listen, name, args, log } = config;
-            drop((data, socket, listen.listen, listen.tls_names, name, args.slots, args.runtime, log));
+            let EmbeddedConfig { data, socket, listen, broker, name, args, log } = config;
+            drop((
+                broker,
+                data,
+                socket,
+                listen.listen,
+                listen.tls_names,
+                name,
+                args.slots,
+                args.runtime,
+                log,
+            ));
             Err(CliError::new(
                 exit_code::LOCAL_FAILURE,
                 "this piecework was built without coordinator and agent",

@@ -3,7 +3,7 @@
 use crate::{
     client::{Client, ClientError, Target},
     context::Context,
-    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
+    embedded::{self, BrokerArgs, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
     error::CliError,
     exit_code,
 };
@@ -101,6 +101,7 @@ fn config(context: &Context, args: &EmbeddedArgs) -> Result<EmbeddedConfig, CliE
         data: context.data()?,
         socket: None,
         listen: ListenArgs::default(),
+        broker: BrokerArgs::default(),
         name: None,
         args: args.clone(),
         log: "error",

@@ -1,7 +1,12 @@
 //! The options of the `piecework-server` program: flags, and `PIECEWORK_*` variables.
 
+mod broker;
+
+pub use broker::BrokerOptions;
+
 use crate::{
     boot::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, ServerConfig},
+    broker::rabbitmq::RabbitMqConfigError,
     tls::{AGENT_LIFE_DEFAULT, CertificateFiles},
 };
 use clap::Parser;
@@ -84,10 +89,15 @@ pub struct Options {
         value_parser = clap::value_parser!(u64).range(1..=24 * 3650)
     )]
     pub agent_cert_hours: u64,
+    /// Which broker carries TODO.
+    #[command(flatten)]
+    pub broker: BrokerOptions,
 }
 
-impl From<Options> for ServerConfig {
-    fn from(options: Options) -> Self {
+impl TryFrom<Options> for ServerConfig {
+    type Error = RabbitMqConfigError;
+
+    fn try_from(options: Options) -> Result<Self, Self::Error> {
         let Options {
             data,
             socket,
@@ -98,6 +108,7 @@ impl From<Options> for ServerConfig {
             tls_cert,
             tls_key,
             agent_cert_hours,
+            broker,
         } = options;
         let listen = listen.map(|address| ListenConfig {
             address,
@@ -105,7 +116,8 @@ impl From<Options> for ServerConfig {
             certificate: tls_cert.zip(tls_key).map(|(chain, key)| CertificateFiles { chain, key }),
             agent_life: Duration::from_secs(agent_cert_hours * 3600),
         });
-        Self { data, socket, lease: Duration::from_secs(lease_secs), crashes_max, listen }
+        let broker = broker.config(std::env::args())?;
+        Ok(Self { data, socket, lease: Duration::from_secs(lease_secs), crashes_max, listen, broker })
     }
 }
 
@@ -123,7 +135,7 @@ mod tests {
     fn the_limit_of_losses_can_be_raised() {
         let parse = |more: &[&str]| {
             let options = Options::try_parse_from(["piecework-server", "--data", "d"].iter().chain(more));
-            options.map(|options| ServerConfig::from(options).crashes_max).ok()
+            options.ok().and_then(|options| Some(ServerConfig::try_from(options).ok()?.crashes_max))
         };
         assert_eq!(parse(&[]), Some(CRASHES_MAX_DEFAULT));
         assert_eq!(parse(&["--crashes-max", "100"]), Some(100));
@@ -136,7 +148,7 @@ mod tests {
         assert!(parse("0").is_err());
         assert!(parse("86401").is_err());
         assert_eq!(
-            parse("30").map(|options| ServerConfig::from(options).lease).ok(),
+            parse("30").ok().and_then(|options| Some(ServerConfig::try_from(options).ok()?.lease)),
             Some(Duration::from_secs(30))
         );
     }

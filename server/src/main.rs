@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
 async fn start(options: Options) -> Result<(Signals, Server), Box<dyn std::error::Error>> {
     // Before the start, so that a signal during a slow one is not lost.
     let signals = Signals::new()?;
-    Ok((signals, Server::start(options.into()).await?))
+    Ok((signals, Server::start(options.try_into()?).await?))
 }
 
 /// The signals that ask the program to stop.

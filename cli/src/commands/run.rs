@@ -34,7 +34,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     // The input may be a pipe into which nobody writes.
     let submissions = until_interrupted(context, args.input.load()).await?;
-    let mut session = until_interrupted(context, Session::open(context, &args.embedded)).await?;
+    let mut session = until_interrupted(context, Box::pin(Session::open(context, &args.embedded))).await?;
     let client = session.client.clone();
     let mut submitted = Vec::new();
     let work = Box::pin(run_all(context, &client, &submissions, &mut submitted));

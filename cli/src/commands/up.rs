@@ -2,7 +2,7 @@
 
 use crate::{
     context::Context,
-    embedded::{self, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
+    embedded::{self, BrokerArgs, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
     error::CliError,
     exit_code,
     output::json::{Line, Up},
@@ -19,6 +19,8 @@ pub(crate) struct Args {
     embedded: EmbeddedArgs,
     #[command(flatten)]
     listen: ListenArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// The agent's name. Without it: this machine's name.
     #[arg(long)]
     name: Option<String>,
@@ -41,6 +43,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         data: data.clone(),
         socket,
         listen: args.listen,
+        broker: args.broker,
         name: args.name,
         args: args.embedded,
         log: "warn",

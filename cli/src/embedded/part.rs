@@ -5,7 +5,7 @@ use super::with::{log_to_stderr, not_started};
 use crate::{context::Context, error::CliError, exit_code};
 use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
 use piecework_proto::{address::Address, token::Token};
-use piecework_server::{CRASHES_MAX_DEFAULT, LEASE_DEFAULT, ListenConfig, Server, ServerConfig, open_files};
+use piecework_server::{ListenConfig, Server, ServerConfig, open_files};
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 use tokio::io::AsyncReadExt;
 
@@ -24,13 +24,8 @@ pub(crate) enum PartRuntime {
 pub(crate) async fn coordinator(context: &Context, data: PathBuf, listen: bool) -> Result<(), CliError> {
     log_to_stderr(context, "warn");
     open_files::raise();
-    let config = ServerConfig {
-        data,
-        socket: None,
-        lease: LEASE_DEFAULT,
-        crashes_max: CRASHES_MAX_DEFAULT,
-        listen: listen.then(|| ListenConfig::new((Ipv4Addr::LOCALHOST, 0).into())),
-    };
+    let listen = listen.then(|| ListenConfig::new((Ipv4Addr::LOCALHOST, 0).into()));
+    let config = ServerConfig { listen, ..ServerConfig::new(data) };
     let mut server = Server::start(config).await.map_err(|error| not_started("the coordinator", &error))?;
     let failed = tokio::select! {
         () = stdin_ended() => None,

@@ -7,7 +7,7 @@ use crate::{
     world::{CommitFault, Event, LEASE, RESERVE_AFTER, ShellBug, World},
 };
 use piecework_server::{
-    broker::{Broker, Embedded},
+    broker::{Arrived, Broker, Embedded, Specs},
     coordinator::{Coordinator, Dispatch, Effects, Input, Job, Limits, NewProject, Reply, ReplyId, ToAgent},
     domain::{CoordinatorEpoch, Item},
     driver::turn,
@@ -43,9 +43,9 @@ impl Broker for Todo {
         matches!(self, Self::Embedded(_))
     }
 
-    fn publish(&mut self, dispatches: Vec<Dispatch>) {
+    fn publish(&mut self, dispatches: Vec<Dispatch>, specs: &Specs) {
         match self {
-            Self::Embedded(broker) => broker.publish(dispatches),
+            Self::Embedded(broker) => broker.publish(dispatches, specs),
             Self::Distant => assert!(dispatches.is_empty(), "published before the commit"),
         }
     }
@@ -62,10 +62,10 @@ impl Broker for Todo {
         }
     }
 
-    fn deliver(&mut self) -> Vec<Dispatch> {
+    fn take(&mut self) -> Arrived {
         match self {
-            Self::Embedded(broker) => broker.deliver(),
-            Self::Distant => Vec::new(),
+            Self::Embedded(broker) => broker.take(),
+            Self::Distant => Arrived::default(),
         }
     }
 }
@@ -122,7 +122,7 @@ impl World {
     fn fenced_zombie(&mut self, mut zombie: CoordinatorHost) {
         let _ = self.writer.open_epoch().unwrap_or_else(|error| panic!("open_epoch: {error}"));
         let inputs = std::mem::take(&mut zombie.inbox);
-        let fx = turn(&mut zombie.core, &mut zombie.broker, inputs, self.now);
+        let fx = turn(&mut zombie.core, &mut zombie.broker, &Specs::default(), inputs, self.now);
         if !fx.writes.is_empty() {
             let committed = self.writer.commit(zombie.epoch, &fx.writes);
             assert!(matches!(committed, Err(StoreError::Fenced { .. })), "a zombie's commit: {committed:?}");
@@ -166,7 +166,7 @@ impl World {
                 said.push((session.0, wire.host, matches!(input, Input::Hello { .. })));
             }
         }
-        let mut fx = turn(&mut coordinator.core, &mut coordinator.broker, inputs, now);
+        let mut fx = turn(&mut coordinator.core, &mut coordinator.broker, &Specs::default(), inputs, now);
         let epoch = coordinator.epoch;
         let writes = std::mem::take(&mut fx.writes);
         for (session, host, is_hello) in said {
@@ -224,7 +224,16 @@ impl World {
     fn perform(&mut self, epoch: CoordinatorEpoch, mut fx: Effects) {
         self.perform_sends(&mut fx);
         for dispatch in fx.publish {
-            let copies = if self.in_trouble() && self.rng.random_bool(0.05) { 2 } else { 1 };
+            // A purged queue; or one that only looks so, and the broker delivers after all.
+            let copies = match self.rng.random_range(0..100) {
+                0..3 if self.in_trouble() => 0,
+                3..8 if self.in_trouble() => 2,
+                _ => 1,
+            };
+            if copies == 0 || self.in_trouble() && self.rng.random_bool(0.02) {
+                let after = self.rng.random_range(1..2_000);
+                self.at(after, Event::BrokerLost(dispatch));
+            }
             for _ in 0..copies {
                 let after = self.rng.random_range(1..100);
                 self.at(after, Event::Delivered(dispatch));

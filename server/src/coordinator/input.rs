@@ -111,6 +111,8 @@ pub enum Input {
     },
     /// The broker delivered tasks to claim.
     Delivered(Vec<Dispatch>),
+    /// Published tasks are not in TODO any more, or may not be.
+    Lost(Vec<Dispatch>),
     /// The output of a split task has become items in the store, or can't.
     SplitDone {
         /// The project.

@@ -71,6 +71,8 @@ pub enum Planted {
     ParallelIgnored,
     /// A task runs again after a lost lease, whatever its project says.
     LeaseStopIgnored,
+    /// What the broker has lost is not published again.
+    BrokerLossIgnored,
     /// A quarantined agent never comes back.
     QuarantineNeverEnds,
 }

@@ -168,6 +168,11 @@ impl Coordinator {
                     self.delivered(dispatch, fx);
                 }
             }
+            Input::Lost(dispatches) => {
+                for dispatch in dispatches {
+                    self.unpublished(dispatch);
+                }
+            }
             Input::SplitDone { project, items } => self.split_done(project, items, fx),
             Input::ReassembleDone { project, result } => self.reassemble_done(project, result, fx),
             Input::Tick => {

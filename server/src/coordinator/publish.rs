@@ -119,6 +119,17 @@ impl Coordinator {
         self.outgoing_to(agent, |out| out.assign.push(attempt));
     }
 
+    /// The broker has lost a task: it is published again, under another number, so that it does not matter if it turns up.
+    pub(super) fn unpublished(&mut self, dispatch: Dispatch) {
+        let task = dispatch.task;
+        let open = self.projects.get(&task.project).and_then(|project| project.open(task));
+        if let Some(open) = open.filter(|open| open.state == OpenState::Published(dispatch.number))
+            && !self.limits.has(Planted::BrokerLossIgnored)
+        {
+            self.set(task, Open { state: OpenState::Ready, ..open });
+        }
+    }
+
     /// The attempt runs with the agent from now on.
     pub(super) fn run(&mut self, attempt: AttemptKey, agent: AgentId, open: Open) {
         let last = Some((attempt.attempt, agent));

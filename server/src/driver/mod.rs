@@ -20,9 +20,9 @@ pub use handle::{Assigned, DriverError, Handle, Outgoing, SessionReceiver, Sessi
 pub use turn::turn;
 
 use crate::{
-    broker::{Broker, Embedded},
-    coordinator::{Coordinator, Effects, Input, Job, Limits, SessionId, ToAgent},
-    domain::{AttemptKey, CoordinatorEpoch, Item, ProjectId, ProjectSpec},
+    broker::{Broker, Brokers, Specs},
+    coordinator::{Coordinator, Effects, Input, Job, Limits, Reply, SessionId, ToAgent},
+    domain::{AttemptKey, CoordinatorEpoch, Item, ProjectId},
     pace::Pace,
     reassemble::JobError,
     store::{Store, StoreError, Write},
@@ -39,7 +39,6 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
-    time::timeout_at,
 };
 
 /// How many commands may wait for the driver; whoever sends more waits.
@@ -102,6 +101,7 @@ impl Running {
 pub fn start(
     store: Arc<dyn Store>,
     jobs: Arc<dyn Jobs>,
+    brokers: Brokers,
     epoch: CoordinatorEpoch,
     limits: Limits,
 ) -> (Handle, Running) {
@@ -116,6 +116,7 @@ pub fn start(
     let driver = Driver {
         store,
         jobs,
+        brokers,
         jobs_running: Arc::new(Semaphore::new(JOBS_MAX)),
         jobs_started: HashSet::new(),
         epoch,
@@ -135,6 +136,7 @@ pub fn start(
 struct Driver {
     store: Arc<dyn Store>,
     jobs: Arc<dyn Jobs>,
+    brokers: Brokers,
     jobs_running: Arc<Semaphore>,
     /// Jobs whose end has not been heard: a core that is folded back starts none of them a second time.
     jobs_started: HashSet<Job>,
@@ -146,7 +148,7 @@ struct Driver {
     waiters: Waiters,
     sessions: BTreeMap<SessionId, mpsc::Sender<Outgoing>>,
     /// The active projects' documents, for assignments.
-    specs: HashMap<ProjectId, Arc<ProjectSpec>>,
+    specs: Specs,
     clock: Clock,
 }
 
@@ -209,7 +211,7 @@ impl Driver {
                 Coordinator::fold(self.epoch, snapshot, self.limits.clone(), self.clock.read(Instant::now()));
             self.perform(fx, Vec::new());
             self.changes.notify_all();
-            match self.reign(core, Embedded::default()).await {
+            match self.reign(core, self.brokers.open()).await {
                 End::Stop(why) => return why,
                 End::Fold => {
                     for (_, sender) in std::mem::take(&mut self.sessions) {
@@ -224,7 +226,7 @@ impl Driver {
     }
 
     /// Takes turns until one fails.
-    async fn reign(&mut self, mut core: Coordinator, mut broker: Embedded) -> End {
+    async fn reign(&mut self, mut core: Coordinator, mut broker: Box<dyn Broker>) -> End {
         let mut ticks = Ticks::new(tick_period(&self.limits));
         let mut commands = Vec::with_capacity(TURN_COMMANDS_MAX);
         let (mut pace, mut not_before) = (Pace::new(COMMIT_EVERY, COMMITS_AT_ONCE), None);
@@ -232,11 +234,13 @@ impl Driver {
             if let Some(at) = not_before.take() {
                 tokio::time::sleep_until(at).await;
             }
-            let taken = self.commands.recv_many(&mut commands, TURN_COMMANDS_MAX);
-            let taken = match timeout_at(ticks.next, taken).await {
-                Ok(0) => return End::Stop("every handle is gone".to_owned()),
-                Ok(taken) => taken,
-                Err(_) => 0,
+            let taken = tokio::select! {
+                taken = self.commands.recv_many(&mut commands, TURN_COMMANDS_MAX) => match taken {
+                    0 => return End::Stop("every handle is gone".to_owned()),
+                    taken => taken,
+                },
+                () = self.brokers.arrived() => 0,
+                () = tokio::time::sleep_until(ticks.next) => 0,
             };
             let ticked = ticks.take(taken, self.commands.len());
             let mut inputs: Vec<_> = commands
@@ -260,7 +264,7 @@ impl Driver {
                     _ => {}
                 }
             }
-            let mut fx = turn(&mut core, &mut broker, inputs, self.clock.read(Instant::now()));
+            let mut fx = turn(&mut core, &mut *broker, &self.specs, inputs, self.clock.read(Instant::now()));
             let writes = std::mem::take(&mut fx.writes);
             if !writes.is_empty() {
                 let next = pace.next(tokio::time::Instant::now());
@@ -285,6 +289,12 @@ impl Driver {
                 }
             };
             broker.ack(&fx.acks);
+            if let Some(deliveries_max) = fx.prefetch {
+                broker.prefetch(deliveries_max);
+            }
+            if !fx.publish.is_empty() {
+                broker.publish(std::mem::take(&mut fx.publish), &self.specs);
+            }
             self.perform(fx, items);
             for project in ended {
                 self.specs.remove(&project);
@@ -319,6 +329,10 @@ impl Driver {
             tracing::warn!("{warning}");
         }
         for (id, reply) in fx.replies {
+            let reply = match (reply, self.brokers.trouble()) {
+                (Reply::Waiting(_), Some(trouble)) => Reply::Waiting(Some(trouble)),
+                (reply, _) => reply,
+            };
             self.waiters.answer(id, reply);
         }
         self.changes.notify(&fx.changed);

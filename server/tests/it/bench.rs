@@ -5,7 +5,7 @@ use piecework_proto::v1::{
     agents_client::AgentsClient, image_spec::Image, item_source::Source, projects_client::ProjectsClient,
     reassemble_spec::How, submit_request::Part,
 };
-use piecework_server::{CRASHES_MAX_DEFAULT, Server, ServerConfig};
+use piecework_server::{Server, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
@@ -34,13 +34,7 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn config(data: &Path) -> ServerConfig {
-    ServerConfig {
-        data: data.to_owned(),
-        socket: None,
-        lease: LEASE,
-        crashes_max: CRASHES_MAX_DEFAULT,
-        listen: None,
-    }
+    ServerConfig { lease: LEASE, ..ServerConfig::new(data.to_owned()) }
 }
 
 pub(crate) async fn channel(socket: &Path) -> Channel {

@@ -6,9 +6,12 @@ mod access;
 mod agent;
 mod bench;
 mod boot;
+mod broker;
 mod foreign;
 mod logs;
 mod open;
+#[path = "../rabbitmq/mod.rs"]
+mod rabbitmq;
 mod running;
 mod session;
 mod submit;

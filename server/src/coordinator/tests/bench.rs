@@ -1,7 +1,7 @@
 //! A core on the bench: inputs by short words, and everything that it wants must be asked for.
 
 use crate::{
-    broker::Embedded,
+    broker::{Embedded, Specs},
     coordinator::{
         AgentView, Coordinator, Effects, FromAgent, Hello, Input, Job, Limits, NewProject, Reply, ReplyId,
         SessionId, ToAgent,
@@ -116,7 +116,7 @@ impl Bench {
 
     /// One turn. What it wants is added to what nobody has asked for yet.
     pub(super) fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
-        let fx = turn(&mut self.core, &mut self.broker, inputs, self.now);
+        let fx = turn(&mut self.core, &mut self.broker, &Specs::default(), inputs, self.now);
         self.core.check();
         self.left.writes.extend(fx.writes);
         self.left.sends.extend(fx.sends);

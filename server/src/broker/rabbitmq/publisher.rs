@@ -1,0 +1,173 @@
+//! Sends tasks to their queues, and sees that the broker has taken them. On a connection of its own, as RabbitMQ stops
+//! reading from those who publish when it lacks memory or disk.
+
+use super::{
+    Shared,
+    link::{ANSWER_MAX, Link, RabbitMqError},
+    message,
+    state::{Message, QueueName, Side},
+    topology::{self, Use},
+};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation, PublisherConfirm,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+/// How many publications may be on their way, neither confirmed nor refused.
+const UNCONFIRMED_MAX: usize = 2048;
+
+/// How many are sent before confirmations are looked at.
+const BATCH_MAX: usize = 256;
+
+/// How often it is looked whether RabbitMQ takes no publications.
+const BLOCKED_EVERY: Duration = Duration::from_secs(1);
+
+/// Persistent, as AMQP numbers it.
+const PERSISTENT: u8 = 2;
+
+/// Publishes until the connection fails.
+pub(super) async fn run(shared: &Shared, link: &Link) -> RabbitMqError {
+    match publish(shared, link).await {
+        Ok(never) => never,
+        Err(error) => error,
+    }
+}
+
+async fn publish(shared: &Shared, link: &Link) -> Result<RabbitMqError, RabbitMqError> {
+    let channel = link.channel().await?;
+    link.within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    let mut declared: BTreeSet<QueueName> = BTreeSet::new();
+    let mut confirming = FuturesUnordered::new();
+    let mut patience = Patience::new(shared, link);
+    loop {
+        let room = UNCONFIRMED_MAX.saturating_sub(confirming.len()).min(BATCH_MAX);
+        let messages = shared.state().take_waiting(room);
+        if confirming.is_empty() {
+            patience.heard();
+        }
+        for message in &messages {
+            if !declared.contains(&message.queue) {
+                declare(link, &channel, message).await?;
+                declared.insert(message.queue.clone());
+            }
+        }
+        let is_idle = messages.is_empty();
+        for message in messages {
+            let confirm =
+                patience.wait(send(&channel, &message)).await?.map_err(|error| link.error(&error))?;
+            confirming.push(confirm.map(|confirmation| (message, confirmation)));
+        }
+        if !is_idle && confirming.len() < UNCONFIRMED_MAX {
+            // More may wait already; what is confirmed meanwhile is taken along.
+            let Some(Some(first)) = confirming.next().now_or_never() else { continue };
+            patience.heard();
+            settle(shared, link, &mut declared, first, &mut confirming)?;
+            continue;
+        }
+        tokio::select! {
+            Some(first) = confirming.next() => {
+                patience.heard();
+                settle(shared, link, &mut declared, first, &mut confirming)?;
+            }
+            () = shared.to_publisher.notified(), if confirming.len() < UNCONFIRMED_MAX => {}
+            _ = patience.ticks.tick() => patience.look(!confirming.is_empty())?,
+        }
+    }
+}
+
+/// How long it is waited for RabbitMQ: not for ever, but for as long as it says that it lacks memory or disk.
+struct Patience<'a> {
+    shared: &'a Shared,
+    link: &'a Link,
+    ticks: Interval,
+    heard: Instant,
+}
+
+impl<'a> Patience<'a> {
+    fn new(shared: &'a Shared, link: &'a Link) -> Self {
+        let mut ticks = interval(BLOCKED_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { shared, link, ticks, heard: Instant::now() }
+    }
+
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Looks how it is; gives up if it is silent while it should answer.
+    fn look(&mut self, is_asked: bool) -> Result<(), RabbitMqError> {
+        let blocked = self.link.is_blocked();
+        let words =
+            || format!("RabbitMQ at {} takes no messages for now: it lacks memory or disk", self.link.node());
+        self.shared.tell(Side::Publisher, blocked.then(words));
+        if blocked || !is_asked {
+            self.heard();
+        }
+        if self.heard.elapsed() > ANSWER_MAX { Err(self.link.silent()) } else { Ok(()) }
+    }
+
+    async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Result<T, RabbitMqError> {
+        let mut future = pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut future => return Ok(done),
+                _ = self.ticks.tick() => self.look(true)?,
+            }
+        }
+    }
+}
+
+async fn declare(link: &Link, channel: &Channel, message: &Message) -> Result<(), RabbitMqError> {
+    // Only the queue of tasks without labels has this name.
+    let what = if message.queue.ends_with(".todo") { Use::Todo } else { Use::TodoOfLabels };
+    link.within(topology::declare(channel, &message.queue, what)).await
+}
+
+async fn send(channel: &Channel, message: &Message) -> lapin::Result<PublisherConfirm> {
+    let payload = message::write(&message.generation, message.dispatch);
+    // Given back if there is no such queue.
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into());
+    channel.basic_publish("".into(), (&*message.queue).into(), options, &payload, properties).await
+}
+
+type Confirmed = (Message, lapin::Result<Confirmation>);
+
+/// Takes note of what became of a publication, and of others that are known already.
+fn settle<F: Future<Output = Confirmed>>(
+    shared: &Shared,
+    link: &Link,
+    declared: &mut BTreeSet<QueueName>,
+    first: Confirmed,
+    confirming: &mut FuturesUnordered<F>,
+) -> Result<(), RabbitMqError> {
+    let mut next = Some(first);
+    let mut state = shared.state();
+    while let Some((message, confirmation)) = next {
+        match confirmation {
+            Ok(Confirmation::Ack(None)) => state.confirmed(&message),
+            Ok(_) => {
+                // Its queue is gone, or can't take it.
+                declared.remove(&message.queue);
+                state.refused(&message);
+            }
+            Err(error) => {
+                drop(state);
+                return Err(link.error(&error));
+            }
+        }
+        next = confirming.next().now_or_never().flatten();
+    }
+    let has_arrived = state.has_arrived();
+    drop(state);
+    if has_arrived {
+        shared.to_driver.notify_one();
+    }
+    Ok(())
+}
