@@ -105,7 +105,12 @@ impl Todo {
     async fn until_delivered(&mut self, numbers: impl IntoIterator<Item = u64>) {
         let expected = dispatches(numbers);
         self.until("it is delivered", |todo| todo.delivered.len() >= expected.len()).await;
-        assert_eq!(self.delivered, expected);
+        let mut delivered = self.delivered.clone();
+        if matches!(self.brokers, Brokers::RabbitMq(_)) {
+            // While it is consumed anew with more room, what the old consumer had may come after what the new one has.
+            delivered.sort_unstable_by_key(|dispatch| dispatch.number);
+        }
+        assert_eq!(delivered, expected);
     }
 
     /// Until each of them was delivered or lost: none may be both, and none may come twice.
@@ -202,9 +207,12 @@ async fn tasks_that_ask_for_labels_wait_in_a_queue_of_their_own() {
     let brokers = rabbitmq(&node, "labels").await;
     let mut todo = Todo::open(&brokers, 100);
     todo.publish([1]);
-    let specs = Specs::from([(ProjectId(1), asking_for("gpu", "true").into())]);
-    todo.broker.publish(dispatches([2]), &specs);
-    todo.until_told([1, 2]).await;
+    // The second's queue has a name that ends like that of tasks without labels.
+    for (number, value) in [(2, "true"), (3, ".todo")] {
+        let specs = Specs::from([(ProjectId(1), asking_for("gpu", value).into())]);
+        todo.broker.publish(dispatches([number]), &specs);
+    }
+    todo.until_told([1, 2, 3]).await;
     assert_eq!(todo.lost, BTreeSet::new());
     let (_connection, channel) = foreign(&node).await;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

@@ -6,7 +6,7 @@ use super::{
     link::{ANSWER_MAX, Link, RabbitMqError},
     message,
     state::{Message, QueueName, Side},
-    topology::{self, Use},
+    topology::{self, Labels, Use, todo_name},
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
@@ -39,6 +39,7 @@ pub(super) async fn run(shared: &Shared, link: &Link) -> RabbitMqError {
 async fn publish(shared: &Shared, link: &Link) -> Result<RabbitMqError, RabbitMqError> {
     let channel = link.channel().await?;
     link.within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    let plain = todo_name(shared.config.prefix(), &Labels::new());
     let mut declared: BTreeSet<QueueName> = BTreeSet::new();
     let mut confirming = FuturesUnordered::new();
     let mut patience = Patience::new(shared, link);
@@ -50,7 +51,8 @@ async fn publish(shared: &Shared, link: &Link) -> Result<RabbitMqError, RabbitMq
         }
         for message in &messages {
             if !declared.contains(&message.queue) {
-                declare(link, &channel, message).await?;
+                let what = if *message.queue == *plain { Use::Todo } else { Use::TodoOfLabels };
+                link.within(topology::declare(&channel, &message.queue, what)).await?;
                 declared.insert(message.queue.clone());
             }
         }
@@ -119,12 +121,6 @@ impl<'a> Patience<'a> {
             }
         }
     }
-}
-
-async fn declare(link: &Link, channel: &Channel, message: &Message) -> Result<(), RabbitMqError> {
-    // Only the queue of tasks without labels has this name.
-    let what = if message.queue.ends_with(".todo") { Use::Todo } else { Use::TodoOfLabels };
-    link.within(topology::declare(channel, &message.queue, what)).await
 }
 
 async fn send(channel: &Channel, message: &Message) -> lapin::Result<PublisherConfirm> {
