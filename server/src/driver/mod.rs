@@ -235,6 +235,8 @@ impl Driver {
                 tokio::time::sleep_until(at).await;
             }
             let taken = tokio::select! {
+                // Commands that wait before timers, as ever.
+                biased;
                 taken = self.commands.recv_many(&mut commands, TURN_COMMANDS_MAX) => match taken {
                     0 => return End::Stop("every handle is gone".to_owned()),
                     taken => taken,
