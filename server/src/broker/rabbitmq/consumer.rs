@@ -3,7 +3,7 @@
 use super::{
     Shared,
     link::{Link, RabbitMqError},
-    message,
+    message::{self, PERSISTENT},
     state::{QueueName, Side, Tag},
     topology::{self, Use, dead_name},
 };
@@ -22,6 +22,7 @@ use lapin::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     future,
     time::Duration,
 };
@@ -39,9 +40,6 @@ const PREFETCH_MAX: u32 = 2000;
 /// Longest reason that is kept beside a message that can't be understood.
 const REASON_BYTES_MAX: usize = 500;
 
-/// Persistent, as AMQP numbers it.
-const PERSISTENT: u8 = 2;
-
 /// What a queue says.
 enum Said {
     Delivery(Box<Delivery>),
@@ -52,10 +50,10 @@ enum Said {
 /// Consumes until the connection fails. `number` counts the connections.
 pub(super) async fn run(shared: &Shared, link: &Link, number: u64) -> RabbitMqError {
     match Consumer::new(shared, link, number).await {
-        Ok(mut consumer) => match consumer.consume().await {
-            Ok(never) => never,
-            Err(error) => error,
-        },
+        Ok(mut consumer) => {
+            let Err(error) = consumer.consume().await;
+            error
+        }
         Err(error) => error,
     }
 }
@@ -101,7 +99,7 @@ impl<'a> Consumer<'a> {
         })
     }
 
-    async fn consume(&mut self) -> Result<RabbitMqError, RabbitMqError> {
+    async fn consume(&mut self) -> Result<Infallible, RabbitMqError> {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -161,9 +159,10 @@ impl<'a> Consumer<'a> {
         let mut gone = Vec::new();
         {
             let mut state = self.shared.state();
-            for _ in 0..BATCH_MAX {
-                match next {
-                    Some(Said::Delivery(delivery)) => {
+            let mut taken = 0;
+            while let Some(said) = next.take() {
+                match said {
+                    Said::Delivery(delivery) => {
                         let tag = delivery.delivery_tag;
                         self.unacked.insert(tag);
                         self.delivered = self.delivered.max(tag);
@@ -174,10 +173,13 @@ impl<'a> Consumer<'a> {
                             Err(why) => dead.push((delivery, why)),
                         }
                     }
-                    Some(Said::End(name, number)) => gone.push((name, number)),
-                    None => break,
+                    Said::End(name, number) => gone.push((name, number)),
                 }
-                next = self.said.next().now_or_never().flatten();
+                taken += 1;
+                // What is taken from the stream is handled: not one more than that.
+                if taken < BATCH_MAX {
+                    next = self.said.next().now_or_never().flatten();
+                }
             }
         }
         for (delivery, why) in dead {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The shape's version. Fields may be added to it; a message of another version is not understood.
 const VERSION: u32 = 1;
 
+/// The delivery mode of messages that are kept on disk, as AMQP numbers it.
+pub(super) const PERSISTENT: u8 = 2;
+
 /// Longest message that is looked at.
 const BYTES_MAX: usize = 1024;
 

@@ -4,7 +4,7 @@
 use super::{
     Shared,
     link::{ANSWER_MAX, Link, RabbitMqError},
-    message,
+    message::{self, PERSISTENT},
     state::{Message, QueueName, Side},
     topology::{self, Labels, Use, todo_name},
 };
@@ -13,7 +13,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use std::{collections::BTreeSet, pin::pin, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, pin::pin, time::Duration};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 /// How many publications may be on their way, neither confirmed nor refused.
@@ -25,18 +25,13 @@ const BATCH_MAX: usize = 256;
 /// How often it is looked whether RabbitMQ takes no publications.
 const BLOCKED_EVERY: Duration = Duration::from_secs(1);
 
-/// Persistent, as AMQP numbers it.
-const PERSISTENT: u8 = 2;
-
 /// Publishes until the connection fails.
 pub(super) async fn run(shared: &Shared, link: &Link) -> RabbitMqError {
-    match publish(shared, link).await {
-        Ok(never) => never,
-        Err(error) => error,
-    }
+    let Err(error) = publish(shared, link).await;
+    error
 }
 
-async fn publish(shared: &Shared, link: &Link) -> Result<RabbitMqError, RabbitMqError> {
+async fn publish(shared: &Shared, link: &Link) -> Result<Infallible, RabbitMqError> {
     let channel = link.channel().await?;
     link.within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     let plain = todo_name(shared.config.prefix(), &Labels::new());

@@ -225,8 +225,8 @@ impl State {
             self.unacked.insert(number, tag);
             self.arrived.delivered.push(dispatch);
         } else if let Some(unacked) = self.unacked.get_mut(&number) {
-            // Delivered again, as the channel of the first delivery is gone before its claim was durable.
-            *unacked = tag;
+            // Delivered again, as the channel of the first delivery is gone before its claim was durable; or somebody has copied it.
+            self.acks.push(std::mem::replace(unacked, tag));
         } else {
             self.acks.push(tag);
         }
@@ -366,6 +366,17 @@ mod tests {
         state.deliver("g1", dispatch(1), Tag { connection: 3, tag: 1 });
         assert!(!state.has_arrived());
         assert_eq!(state.take_acks(3), [1]);
+    }
+
+    #[test]
+    fn a_copy_leaves_nothing_unacknowledged() {
+        let (mut state, _) = state([1]);
+        state.deliver("g1", dispatch(1), tag(1));
+        state.deliver("g1", dispatch(1), tag(2));
+        assert_eq!(state.take().delivered, [dispatch(1)]);
+        assert_eq!(state.take_acks(CONNECTION), [1]);
+        state.ack(&[dispatch(1)]);
+        assert_eq!(state.take_acks(CONNECTION), [2]);
     }
 
     #[test]
