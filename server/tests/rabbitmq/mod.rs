@@ -98,6 +98,8 @@ impl Node {
         let [port, distribution, names] = self.ports.map(|port| port.to_string());
         let in_dir = |name| self.dir.path().join(name);
         command
+            // Where it leaves what it dumps.
+            .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
             .env("ERL_EPMD_PORT", names)
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
