@@ -254,3 +254,35 @@ fn rfc3339(millis: i64) -> String {
         // A year beyond 9999.
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::Addition;
+    use schemars::JsonSchema;
+    use std::{env, fs, path::Path};
+
+    /// The messages that other programs read and write.
+    #[derive(JsonSchema)]
+    #[serde(untagged)]
+    #[schemars(title = "Messages between Piecework and other programs, over RabbitMQ")]
+    #[expect(dead_code, reason = "only its schema is of use")]
+    enum QueueMessage {
+        /// From the exchange DONE.
+        Done(Done),
+        /// Into the inbox.
+        Addition(Addition),
+    }
+
+    #[test]
+    fn the_published_schema_is_current() {
+        let current = serde_json::to_string_pretty(&schemars::schema_for!(QueueMessage)).unwrap() + "\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/queue-messages.schema.json");
+        if env::var_os("PIECEWORK_UPDATE_DOCS").is_some() {
+            fs::write(&path, &current).unwrap();
+        }
+        let published = fs::read_to_string(&path).unwrap_or_default();
+        let how = "run `PIECEWORK_UPDATE_DOCS=1 cargo test -p piecework-server published`";
+        assert!(published == current, "docs/queue-messages.schema.json is not current: {how}");
+    }
+}

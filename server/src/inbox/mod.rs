@@ -17,6 +17,8 @@ use crate::{
     store::{Store, StoreError},
 };
 use backon::{ExponentialBuilder, Retryable};
+#[cfg(test)]
+pub(crate) use message::Addition;
 use message::{Order, ProjectRef};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
