@@ -51,6 +51,13 @@ pub(crate) use piecework_server::config::BrokerOptions as BrokerArgs;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct BrokerArgs {}
 
+#[cfg(feature = "embedded")]
+mod rabbitmq;
+#[cfg(feature = "embedded")]
+pub(crate) use rabbitmq::{RabbitMqArgs, RabbitMqContainer};
+#[cfg(not(feature = "embedded"))]
+pub(crate) use without::{RabbitMqArgs, RabbitMqContainer};
+
 /// Where to start, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct EmbeddedConfig {
@@ -197,9 +204,47 @@ mod with {
 
 #[cfg(not(feature = "embedded"))]
 mod without {
-    use super::{Context, EmbeddedConfig, SocketAddr};
+    use super::{BrokerArgs, Context, EmbeddedConfig, SocketAddr};
     use crate::{error::CliError, exit_code};
     use std::path::Path;
+
+    /// There is no coordinator that could use one.
+    #[derive(Clone, Debug, Default, clap::Args)]
+    pub(crate) struct RabbitMqArgs {}
+
+    /// Never there.
+    #[derive(Debug)]
+    pub(crate) enum RabbitMqContainer {}
+
+    impl RabbitMqContainer {
+        pub(crate) async fn start(
+            _context: &Context,
+            _data: &Path,
+            _args: &RabbitMqArgs,
+        ) -> Result<Option<Self>, CliError> {
+            Ok(None)
+        }
+
+        pub(crate) fn url(&self) -> String {
+            match *self {}
+        }
+
+        pub(crate) fn password_file(&self) -> &Path {
+            match *self {}
+        }
+
+        pub(crate) fn broker(&self) -> BrokerArgs {
+            match *self {}
+        }
+
+        pub(crate) async fn give_up(self, _context: &Context) {
+            match self {}
+        }
+
+        pub(crate) async fn stop(self, _context: &Context) {
+            match self {}
+        }
+    }
 
     /// Never there: this program was built without coordinator and agent.
     #[derive(Debug)]

@@ -2,12 +2,15 @@
 
 use crate::{
     context::Context,
-    embedded::{self, BrokerArgs, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs},
+    embedded::{
+        self, BrokerArgs, Embedded, EmbeddedArgs, EmbeddedConfig, ListenArgs, RabbitMqArgs, RabbitMqContainer,
+    },
     error::CliError,
     exit_code,
     output::json::{Line, Up},
 };
 use piecework_proto::address::Address;
+use std::path::Path;
 
 /// Start a coordinator and one agent on this machine, in this process.
 ///
@@ -21,6 +24,8 @@ pub(crate) struct Args {
     listen: ListenArgs,
     #[command(flatten)]
     broker: BrokerArgs,
+    #[command(flatten)]
+    rabbitmq: RabbitMqArgs,
     /// The agent's name. Without it: this machine's name.
     #[arg(long)]
     name: Option<String>,
@@ -39,21 +44,31 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
             .hint("`up --server` names the socket to listen on; to listen on TCP as well, use `--listen`"));
         }
     };
+    let rabbitmq = RabbitMqContainer::start(context, &data, &args.rabbitmq).await?;
     let config = EmbeddedConfig {
         data: data.clone(),
         socket,
         listen: args.listen,
-        broker: args.broker,
+        broker: rabbitmq.as_ref().map_or(args.broker, RabbitMqContainer::broker),
         name: args.name,
         args: args.embedded,
         log: "warn",
     };
-    let mut embedded = tokio::select! {
-        started = embedded::start_alone(context, config) => started?,
-        () = context.interrupts.at_least(1) => return Ok(()),
+    let started = tokio::select! {
+        started = embedded::start_alone(context, config) => started,
+        () = context.interrupts.at_least(1) => Err(CliError::quiet(exit_code::OK)),
+    };
+    let mut embedded = match started {
+        Ok(embedded) => embedded,
+        Err(error) => {
+            if let Some(rabbitmq) = rabbitmq {
+                rabbitmq.give_up(context).await;
+            }
+            return Err(error);
+        }
     };
     let serve = async {
-        announce(context, &embedded, &data).await?;
+        announce(context, &embedded, rabbitmq.as_ref(), &data).await?;
         Err(embedded.failed().await)
     };
     let ended = tokio::select! {
@@ -64,11 +79,25 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         }
     };
     embedded::shutdown(context, embedded, 2).await;
+    if let Some(rabbitmq) = rabbitmq {
+        tokio::select! {
+            biased;
+            () = rabbitmq.stop(context) => {}
+            () = context.interrupts.at_least(2) => {
+                context.screen.note("RabbitMQ's container may still be running: the next start adopts it");
+            }
+        }
+    }
     ended
 }
 
 /// Says where the coordinator listens, and how to submit to it.
-async fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path) -> Result<(), CliError> {
+async fn announce(
+    context: &Context,
+    embedded: &Embedded,
+    rabbitmq: Option<&RabbitMqContainer>,
+    data: &Path,
+) -> Result<(), CliError> {
     let socket = embedded.socket();
     if context.is_json() {
         let up = Line::Up(Up {
@@ -77,6 +106,8 @@ async fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path
             data: data.display().to_string(),
             runtime: embedded.runtime().to_owned(),
             why_not_docker: embedded.why_not_docker().map(str::to_owned),
+            rabbitmq: rabbitmq.map(RabbitMqContainer::url),
+            rabbitmq_password_file: rabbitmq.map(|rabbitmq| rabbitmq.password_file().display().to_string()),
         });
         context.screen.json(&up).await?;
     }
@@ -98,6 +129,10 @@ async fn announce(context: &Context, embedded: &Embedded, data: &std::path::Path
         "  runs tasks   in {}",
         if embedded.runtime() == "docker" { "Docker" } else { "plain processes" }
     ));
+    if let Some(rabbitmq) = rabbitmq {
+        let file = rabbitmq.password_file().display();
+        screen.status(&format!("  broker       {} (password in {file})", rabbitmq.url()));
+    }
     screen.status(&format!("  submit with  piecework{option} run FILE"));
     if embedded.listen().is_some() {
         screen.status(&format!("  grow with    piecework{option} agents join-token"));

@@ -15,5 +15,6 @@ mod home;
 mod open;
 mod order;
 mod queens;
+mod rabbitmq;
 mod sealed;
 mod witness;

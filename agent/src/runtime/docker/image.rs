@@ -10,7 +10,7 @@ use crate::{
     runtime::{Blobs, ImageError, PreparedImage},
 };
 use bollard::{
-    body_try_stream,
+    Docker, body_try_stream,
     errors::Error,
     models::ImageInspect,
     query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder, PruneImagesOptionsBuilder},
@@ -115,22 +115,7 @@ impl Inner {
     }
 
     async fn pull(&self, reference: &str) -> Result<(), ImageError> {
-        // Without a tag, the engine would pull every one that there is.
-        let name = reference.rsplit('/').next().unwrap_or(reference);
-        let tagged =
-            if name.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
-        let options = CreateImageOptionsBuilder::default().from_image(&tagged).build();
-        let docker = self.docker.clone().with_timeout(Duration::from_secs(WORK_SECS_MAX));
-        let pulling = async {
-            let mut progress = docker.create_image(Some(options), None, None);
-            while let Some(step) = progress.next().await {
-                if let Some(error) = step?.error_detail {
-                    return Err(Error::DockerStreamError { error: error.message.unwrap_or_default() });
-                }
-            }
-            Ok(())
-        };
-        bounded(pulling).await.map_err(|error| {
+        pull(&self.docker, reference).await.map_err(|error| {
             if is_not_to_be_had(&error) {
                 ImageError::Unavailable(format!(
                     "the image `{reference}` is not on this host, and pulling it failed: {}; check its name, or bring \
@@ -232,6 +217,25 @@ fn archive(
         packed
     });
     (ReceiverStream::new(receiver), packing)
+}
+
+/// Pulls an image.
+pub(super) async fn pull(docker: &Docker, reference: &str) -> Result<(), Error> {
+    // Without a tag, the engine would pull every one that there is.
+    let name = reference.rsplit('/').next().unwrap_or(reference);
+    let tagged = if name.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") };
+    let options = CreateImageOptionsBuilder::default().from_image(&tagged).build();
+    let docker = docker.clone().with_timeout(Duration::from_secs(WORK_SECS_MAX));
+    bounded(async {
+        let mut progress = docker.create_image(Some(options), None, None);
+        while let Some(step) = progress.next().await {
+            if let Some(error) = step?.error_detail {
+                return Err(Error::DockerStreamError { error: error.message.unwrap_or_default() });
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn bounded(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {

@@ -8,6 +8,7 @@ mod container;
 mod error;
 mod image;
 mod names;
+pub mod service;
 
 #[cfg(test)]
 mod tests;
@@ -121,14 +122,7 @@ impl DockerRuntime {
             Some(socket) => socket,
             None => socket_from_environment()?,
         };
-        let no_engine = |error| ConnectError::NoEngine { socket: socket.clone(), message: words(&error) };
-        let path = socket.to_str().ok_or_else(|| ConnectError::Remote(socket.display().to_string()))?;
-        let docker =
-            Docker::connect_with_unix(path, REQUEST_SECS_MAX, API_DEFAULT_VERSION).map_err(no_engine)?;
-        let docker = match timeout(Duration::from_secs(PING_SECS_MAX), docker.negotiate_version()).await {
-            Ok(docker) => docker.map_err(no_engine)?,
-            Err(_) => return Err(no_engine(bollard::errors::Error::RequestTimeoutError)),
-        };
+        let docker = engine(&socket).await?;
         let names = Names::default();
         names.look(&docker).await;
         let unusable = |source| ConnectError::Path { path: config.data.clone(), source };
@@ -152,6 +146,17 @@ impl DockerRuntime {
                 free_places: Mutex::default(),
             }),
         })
+    }
+}
+
+/// The engine that listens there, if it answers.
+async fn engine(socket: &Path) -> Result<Docker, ConnectError> {
+    let no_engine = |error| ConnectError::NoEngine { socket: socket.to_owned(), message: words(&error) };
+    let path = socket.to_str().ok_or_else(|| ConnectError::Remote(socket.display().to_string()))?;
+    let docker = Docker::connect_with_unix(path, REQUEST_SECS_MAX, API_DEFAULT_VERSION).map_err(no_engine)?;
+    match timeout(Duration::from_secs(PING_SECS_MAX), docker.negotiate_version()).await {
+        Ok(docker) => docker.map_err(no_engine),
+        Err(_) => Err(no_engine(bollard::errors::Error::RequestTimeoutError)),
     }
 }
 

@@ -54,6 +54,12 @@ pub struct Up {
     /// Why the runtime is not Docker, if it was to be chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not_docker: Option<String>,
+    /// Where the RabbitMQ is that was started with `--rabbitmq`, without its password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rabbitmq: Option<String>,
+    /// The file with its password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rabbitmq_password_file: Option<String>,
 }
 
 /// Some bytes of a result.

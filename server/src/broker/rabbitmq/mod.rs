@@ -97,7 +97,7 @@ impl RabbitMq {
         let until = Instant::now() + START_MAX;
         let mut waits = waits().build();
         loop {
-            match check(&config).await {
+            match Self::check(&config).await {
                 Ok(()) => break,
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) if Instant::now() >= until => {
@@ -123,6 +123,25 @@ impl RabbitMq {
         tasks.spawn(keep(shared.config.clone(), Publishing(shared.clone())));
         tasks.spawn(keep(shared.config.clone(), Consuming { shared: shared.clone(), connections: 0 }));
         Ok(Self { shared, _tasks: Arc::new(tasks) })
+    }
+
+    /// Sees whether it can be used: dials it, and makes what is there always.
+    ///
+    /// # Errors
+    /// If it can't be reached, or refuses.
+    pub async fn check(config: &RabbitMqConfig) -> Result<(), RabbitMqError> {
+        let link = Link::open(config, "check").await?;
+        let channel = link.channel().await?;
+        let prefix = config.prefix();
+        let todo = todo_name(prefix, &Labels::new());
+        for (name, what) in
+            [(todo, Use::Todo), (inbox_name(prefix), Use::Inbox), (dead_name(prefix), Use::Dead)]
+        {
+            link.within(topology::declare(&channel, &name, what)).await?;
+        }
+        link.within(topology::declare_exchange(&channel, &done_name(prefix))).await?;
+        link.close().await;
+        Ok(())
     }
 
     /// How it is reached.
@@ -170,21 +189,6 @@ impl fmt::Debug for RabbitMq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RabbitMq({:?})", self.shared.config)
     }
-}
-
-/// Sees whether it can be used: dials it, and makes the queues that are there always.
-async fn check(config: &RabbitMqConfig) -> Result<(), RabbitMqError> {
-    let link = Link::open(config, "check").await?;
-    let channel = link.channel().await?;
-    let prefix = config.prefix();
-    let todo = todo_name(prefix, &Labels::new());
-    for (name, what) in [(todo, Use::Todo), (inbox_name(prefix), Use::Inbox), (dead_name(prefix), Use::Dead)]
-    {
-        link.within(topology::declare(&channel, &name, what)).await?;
-    }
-    link.within(topology::declare_exchange(&channel, &done_name(prefix))).await?;
-    link.close().await;
-    Ok(())
 }
 
 /// Tasks on their way to their queues.
