@@ -28,6 +28,9 @@ pub(crate) enum BenchError {
     /// The bare store, which submission is compared to, failed.
     #[error("the bare SQLite loop: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The bare program, which the way through RabbitMQ is compared to, failed.
+    #[error("the bare RabbitMQ program: {0}")]
+    RabbitMq(#[from] lapin::Error),
     /// The coordinator or the agent can't go on.
     #[error("the {what} {why}{log}")]
     Part {

@@ -2,6 +2,7 @@
 //! other in it, and nothing left of it at the end, however it comes.
 
 mod behind;
+mod broker;
 mod control;
 mod cpu;
 mod docker;
@@ -65,10 +66,11 @@ pub(crate) enum Name {
     Behind,
     /// One coordinator with very many agents, against one agent.
     Fleet,
+    /// Coordinator and agent with RabbitMQ between them, against a bare program that does as much with it.
+    Broker,
 }
 
 /// What is to be measured, and how.
-#[derive(Debug)]
 pub(crate) struct Options {
     /// None means all.
     pub(crate) names: Vec<Name>,
@@ -81,6 +83,8 @@ pub(crate) struct Options {
     pub(crate) idle_secs: u32,
     pub(crate) runtime: RuntimeArg,
     pub(crate) dir: PathBuf,
+    /// The URL of a RabbitMQ, perhaps with its password.
+    pub(crate) broker: Option<String>,
 }
 
 impl Name {
@@ -94,6 +98,7 @@ impl Name {
             Self::Control | Self::Submit | Self::Tls | Self::Behind | Self::Fleet => Needs::Nothing,
             Self::Spawn | Self::Output | Self::Queens => Needs::Programs,
             Self::Latency | Self::Fresh => Needs::Docker,
+            Self::Broker => Needs::RabbitMq,
         }
     }
 
@@ -109,6 +114,7 @@ impl Name {
             Self::Tls => Box::pin(tls::measure(place)).await,
             Self::Behind => Box::pin(behind::measure(place)).await,
             Self::Fleet => Box::pin(fleet::measure(place)).await,
+            Self::Broker => Box::pin(broker::measure(place)).await,
         }
     }
 }

@@ -41,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a log a message tells.
 const LOG_LINES_MAX: usize = 10;
 
+/// What the names of all queues begin with.
+pub(super) const BROKER_PREFIX: &str = "piecework-bench";
+
 /// Settings of the user's that are not for the processes that are measured.
 const SETTINGS: &[&str] = &["PIECEWORK_SERVER", "PIECEWORK_DATA"];
 
@@ -71,6 +74,8 @@ pub(super) enum Way {
     Socket,
     /// On TCP, with TLS, too.
     Tls,
+    /// On its Unix socket; RabbitMQ carries the tasks.
+    RabbitMq,
 }
 
 /// The agents of one process.
@@ -121,8 +126,11 @@ impl Parts {
     ) -> Result<Coordinator, BenchError> {
         fs::create_dir(&data).map_err(BenchError::file(&data))?;
         let mut args = vec![OsStr::new("--data"), data.as_os_str(), OsStr::new("coordinator")];
-        if way == Way::Tls {
-            args.push(OsStr::new("--listen"));
+        match way {
+            Way::Socket => {}
+            Way::Tls => args.push(OsStr::new("--listen")),
+            // Its options are in the environment, where no one sees a password.
+            Way::RabbitMq => args.push(OsStr::new("--rabbitmq")),
         }
         let pid = self.spawn("coordinator", &args, data.with_extension("coordinator.log")).await?;
         let socket = data.join("piecework.sock");
@@ -145,7 +153,7 @@ impl Parts {
     ) -> Result<u32, BenchError> {
         let data = coordinator.data.join("agent");
         let (address, join) = match way {
-            Way::Socket => (coordinator.client.address().to_string(), None),
+            Way::Socket | Way::RabbitMq => (coordinator.client.address().to_string(), None),
             Way::Tls => coordinator.invite(1).await.map(|(address, join)| (address, Some(join)))?,
         };
         let slots = slots.to_string();
@@ -212,6 +220,8 @@ impl Parts {
         for setting in SETTINGS {
             command.env_remove(setting);
         }
+        // Apart from whatever else uses the RabbitMQ.
+        command.env("PIECEWORK_BROKER_PREFIX", BROKER_PREFIX);
         // A group of its own: Ctrl-C is for this program, which then stops them in order.
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn().map_err(|error| failed(format!("can't be started: {error}")))?;

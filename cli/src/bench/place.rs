@@ -36,6 +36,8 @@ pub(super) enum Needs {
     Programs,
     /// The image.
     Docker,
+    /// A RabbitMQ.
+    RabbitMq,
 }
 
 /// Programs of this machine.
@@ -72,7 +74,12 @@ impl<'a> Place<'a> {
         let engine = Docker::engine().await;
         self.engine = engine.as_ref().ok().cloned();
         let mut without = Vec::new();
-        if needs.iter().all(|needs| *needs == Needs::Nothing) {
+        if self.options.broker.is_none() {
+            let why = "it needs a RabbitMQ that has nothing else to do: name it in PIECEWORK_BROKER";
+            let lacking = self.options.names.iter().filter(|name| name.needs() == Needs::RabbitMq);
+            without.extend(lacking.map(|name| BenchWhy { name: name.name(), why: why.to_owned() }));
+        }
+        if needs.iter().all(|needs| matches!(needs, Needs::Nothing | Needs::RabbitMq)) {
             return Ok(without);
         }
         let programs = self.programs()?;
@@ -140,6 +147,19 @@ impl<'a> Place<'a> {
     /// Starts one that listens on TCP, too.
     pub(super) async fn coordinator_on_tcp(&self, name: &str) -> Result<Coordinator, BenchError> {
         self.parts.coordinator(self.context, self.path(name), Way::Tls).await
+    }
+
+    /// Starts one whose tasks RabbitMQ carries.
+    pub(super) async fn coordinator_on_rabbitmq(&self, name: &str) -> Result<Coordinator, BenchError> {
+        self.parts.coordinator(self.context, self.path(name), Way::RabbitMq).await
+    }
+
+    /// The RabbitMQ, of a measurement that said that it needs it.
+    pub(super) fn broker(&self) -> Result<&str, BenchError> {
+        self.options
+            .broker
+            .as_deref()
+            .ok_or_else(|| BenchError::Wrong("it was begun without RabbitMQ".into()))
     }
 
     /// Starts an agent that runs tasks as it was asked for.

@@ -11,14 +11,17 @@ use crate::{
     exit_code,
 };
 use clap::value_parser;
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
+
+/// Where the RabbitMQ of `broker` is.
+const BROKER_VARIABLE: &str = "PIECEWORK_BROKER";
 
 /// Measure piecework on this machine, each figure in turn with what it is compared to.
 ///
 /// A coordinator and an agent are started for it, as processes of their own on a new data directory, and stopped again; a
 /// coordinator that is running is not touched. Everything that was made is removed at the end: data, workers, containers,
 /// and the image, which holds programs of this machine. What can't be measured here is left out, and said so.
-/// docs/benchmarks.md explains each measurement. The machine should have nothing else to do meanwhile.
+/// `broker` needs a RabbitMQ, whose URL PIECEWORK_BROKER has. docs/benchmarks.md explains each measurement. The machine should have nothing else to do meanwhile.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to measure. Without it: everything.
@@ -55,7 +58,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let Args { names, rounds, tasks, slots, output_mib, board, agents, idle_secs, runtime, dir } = args;
-    let options = Options { names, rounds, tasks, slots, output_mib, board, agents, idle_secs, runtime, dir };
+    let broker = env::var(BROKER_VARIABLE).ok().filter(|url| !url.is_empty());
+    let options =
+        Options { names, rounds, tasks, slots, output_mib, board, agents, idle_secs, runtime, dir, broker };
     let report = Box::pin(bench::run(context, options)).await?;
     if context.is_json() {
         context.screen.json(&report).await?;

@@ -3,7 +3,7 @@
 use crate::{
     context::Context,
     embedded::{
-        fleet,
+        BrokerArgs, fleet,
         part::{self, PartRuntime},
     },
     error::CliError,
@@ -27,6 +27,11 @@ enum Part {
         /// Listens on TCP, too: on a free port of this machine alone.
         #[arg(long)]
         listen: bool,
+        /// Uses the RabbitMQ of PIECEWORK_BROKER.
+        #[arg(long)]
+        rabbitmq: bool,
+        #[command(flatten)]
+        broker: BrokerArgs,
     },
     /// The agent, on the data directory of `--data`, for the coordinator of `--server`.
     Agent {
@@ -57,7 +62,10 @@ enum Part {
 
 pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     match args.part {
-        Part::Coordinator { listen } => part::coordinator(context, context.data()?, listen).await,
+        Part::Coordinator { listen, rabbitmq, broker } => {
+            let broker = if rabbitmq { broker } else { BrokerArgs::default() };
+            part::coordinator(context, context.data()?, listen, broker).await
+        }
         Part::Agent { slots, runtime, join_file } => {
             let join = join_file.map(token_in).transpose()?;
             part::agent(context, context.data()?, server(context)?, join, slots, runtime).await

@@ -1,7 +1,10 @@
 //! The coordinator or the agent alone in this process, for `piecework bench`, which holds the other end of its stdin: when
 //! that ends, so does this, however `bench` ended.
 
-use super::with::{log_to_stderr, not_started};
+use super::{
+    BrokerArgs,
+    with::{log_to_stderr, not_started},
+};
 use crate::{context::Context, error::CliError, exit_code};
 use piecework_agent::{Agent, AgentConfig, RuntimeChoice};
 use piecework_proto::{address::Address, token::Token};
@@ -21,11 +24,18 @@ pub(crate) enum PartRuntime {
 }
 
 /// Runs a coordinator on a data directory until stdin ends.
-pub(crate) async fn coordinator(context: &Context, data: PathBuf, listen: bool) -> Result<(), CliError> {
+pub(crate) async fn coordinator(
+    context: &Context,
+    data: PathBuf,
+    listen: bool,
+    broker: BrokerArgs,
+) -> Result<(), CliError> {
     log_to_stderr(context, "warn");
     open_files::raise();
     let listen = listen.then(|| ListenConfig::new((Ipv4Addr::LOCALHOST, 0).into()));
-    let config = ServerConfig { listen, ..ServerConfig::new(data) };
+    let broker = broker.config([]);
+    let broker = broker.map_err(|error| CliError::new(exit_code::BAD_INPUT, error.to_string()))?;
+    let config = ServerConfig { listen, broker, ..ServerConfig::new(data) };
     let mut server = Server::start(config).await.map_err(|error| not_started("the coordinator", &error))?;
     let failed = tokio::select! {
         () = stdin_ended() => None,

@@ -1,8 +1,12 @@
 //! `piecework bench`: each measurement in a small form, what it says of those that can't be had, and that nothing is left
 //! over however it ends. Never how fast anything was.
 
-use crate::home::{Home, PATIENCE, Runtime, docker, finish};
+use crate::{
+    home::{Home, PATIENCE, Runtime, docker, finish},
+    node::Node,
+};
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -21,6 +25,7 @@ const ALL: &[(&str, usize)] = &[
     ("tls", 1),
     ("behind", 2),
     ("fleet", 6),
+    ("broker", 2),
 ];
 
 /// Those that need Docker.
@@ -111,15 +116,22 @@ fn check_every_measurement(runtime: Runtime) {
         return;
     }
     let home = Home::new(runtime);
+    // In Docker it would be the same.
+    let node = if runtime == Runtime::Process { Node::start() } else { None };
     let images = || docker(&["images", "--quiet", "--filter", "reference=piecework-bench-*"]);
-    let output = finish(bench(&home, SMALL).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut bench = bench(&home, SMALL);
+    bench.envs(node.iter().map(|node| ("PIECEWORK_BROKER", node.url())));
+    let output = finish(bench.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let report = report(&output);
     assert_eq!(report["failed"].as_array().map(Vec::len), Some(0), "{report:#}");
     assert_eq!(output.status.code(), Some(0), "{report:#}");
 
-    let (out, measured): (Vec<_>, Vec<_>) =
-        ALL.iter().partition(|(name, _)| runtime == Runtime::Process && DOCKER_ONLY.contains(name));
-    assert_eq!(names(&report, "left_out"), out.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    let (out, measured): (Vec<_>, Vec<_>) = ALL.iter().partition(|(name, _)| match *name {
+        "broker" => node.is_none(),
+        name => runtime == Runtime::Process && DOCKER_ONLY.contains(&name),
+    });
+    let left_out: BTreeSet<_> = names(&report, "left_out").into_iter().collect();
+    assert_eq!(left_out, out.iter().map(|(name, _)| *name).collect());
     let rows: Vec<_> = measured.iter().flat_map(|(name, rows)| std::iter::repeat_n(*name, *rows)).collect();
     assert_eq!(names(&report, "rows"), rows);
     for row in report["rows"].as_array().expect("rows") {
@@ -128,7 +140,7 @@ fn check_every_measurement(runtime: Runtime) {
         let least = if row["name"] == "fleet" { 0.0 } else { f64::MIN_POSITIVE };
         assert!(row["ours"].as_f64().is_some_and(|ours| ours >= least), "{row:#}");
         if row["against"].is_string() {
-            assert!(row["name"] == "behind" || row["goal"]["bound"].as_f64().is_some(), "{row:#}");
+            assert!(row["name"] == "behind" || row["name"] == "broker" || row["goal"]["bound"].as_f64().is_some(), "{row:#}");
             assert_eq!(rounds("ours_rounds"), rounds("theirs_rounds"), "{row:#}");
             assert!(row["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{row:#}");
         }

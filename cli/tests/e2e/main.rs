@@ -13,6 +13,9 @@ mod endings;
 mod fleet;
 mod home;
 mod open;
+#[expect(dead_code, reason = "it can do more than is asked of it here")]
+#[path = "../../../server/tests/rabbitmq/mod.rs"]
+mod node;
 mod order;
 mod queens;
 mod rabbitmq;
