@@ -11,6 +11,7 @@ pub mod open_files;
 pub mod output;
 pub mod pace;
 pub mod plan;
+pub mod queues;
 pub mod reassemble;
 pub mod service;
 pub mod store;
