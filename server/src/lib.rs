@@ -6,6 +6,8 @@ pub mod config;
 pub mod coordinator;
 pub mod domain;
 pub mod driver;
+pub mod feed;
+pub mod inbox;
 pub mod intake;
 pub mod open_files;
 pub mod output;

@@ -106,4 +106,29 @@ impl Client {
         self.admin.clone().remove_client_token(request).await?;
         Ok(())
     }
+
+    /// Messages of the broker that were refused, oldest first; at most so many.
+    ///
+    /// # Errors
+    /// If the coordinator uses no broker, or can't reach it.
+    pub async fn dead_letters(&self, limit: u32) -> Result<Vec<v1::DeadLetter>, ClientError> {
+        let request = v1::ListDeadLettersRequest { limit };
+        Ok(self.admin.clone().list_dead_letters(request).await?.into_inner().letters)
+    }
+
+    /// Puts refused messages back into their queues; returns how many.
+    ///
+    /// # Errors
+    /// See [`Self::dead_letters`].
+    pub async fn replay_dead_letters(&self, chosen: v1::ChosenDeadLetters) -> Result<u32, ClientError> {
+        Ok(self.admin.clone().replay_dead_letters(chosen).await?.into_inner().count)
+    }
+
+    /// Removes refused messages for good; returns how many.
+    ///
+    /// # Errors
+    /// See [`Self::dead_letters`].
+    pub async fn drop_dead_letters(&self, chosen: v1::ChosenDeadLetters) -> Result<u32, ClientError> {
+        Ok(self.admin.clone().drop_dead_letters(chosen).await?.into_inner().count)
+    }
 }

@@ -8,6 +8,7 @@ mod bench;
 mod bench_part;
 mod cancel;
 mod completions;
+mod dead_letters;
 mod logs;
 mod ls;
 pub(crate) mod new;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Cancel(cancel::Args),
     Agents(agents::Args),
     Tokens(tokens::Args),
+    DeadLetters(dead_letters::Args),
     New(new::Args),
     #[cfg(feature = "embedded")]
     Bench(bench::Args),
@@ -76,6 +78,7 @@ impl Command {
             #[cfg(feature = "embedded")]
             Self::BenchPart(args) => Box::pin(bench_part::run(context, args)).await,
             Self::Tokens(args) => Box::pin(tokens::run(context, args)).await,
+            Self::DeadLetters(args) => Box::pin(dead_letters::run(context, args)).await,
             Self::New(args) => Box::pin(new::run(context, &args)).await,
             Self::Completions(args) => Box::pin(completions::run(context, &args)).await,
         }

@@ -32,6 +32,8 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
     ("pace", &[]),
     ("driver", &["domain", "plan", "coordinator", "output", "store", "broker", "reassemble", "pace"]),
     ("intake", &["domain", "plan", "store", "driver"]),
+    ("feed", &["domain", "store", "broker", "driver", "pace"]),
+    ("inbox", &["domain", "store", "broker", "intake"]),
     ("watch", &["domain", "output", "store", "reassemble", "driver", "pace"]),
     (
         "wire",

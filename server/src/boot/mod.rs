@@ -12,6 +12,8 @@ use crate::{
     coordinator::Limits,
     domain::ProjectId,
     driver::{self, Jobs, Running},
+    feed, inbox,
+    intake::Intake,
     output::{OutputError, Outputs},
     queues::{QueueError, Queues, limits::Bounds},
     reassemble::{JobError, Reassembler},
@@ -199,11 +201,20 @@ impl Server {
         let reassembler = Reassembler::new(store.clone(), outputs.clone());
         let limits = Limits { lease: config.lease, crashes_max: config.crashes_max, ..Limits::default() };
         let jobs = Arc::new(Work(reassembler.clone()));
-        let (handle, driver) = driver::start(store.clone(), jobs, brokers, epoch, limits);
+        let (handle, driver) = driver::start(store.clone(), jobs, brokers.clone(), epoch, limits);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        if let Brokers::RabbitMq(rabbitmq) = &brokers {
+            let config = rabbitmq.config();
+            let done = feed::publish(config.clone(), store.clone(), handle.clone());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(done));
+            let intake = Intake::new(store.clone(), handle.clone());
+            let inbox = inbox::take(config.clone(), store.clone(), intake);
+            tasks.spawn(stop.clone().run_until_cancelled_owned(inbox));
+        }
         let context = Context {
             driver: handle,
+            brokers,
             store,
             outputs,
             queues,

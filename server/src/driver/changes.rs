@@ -12,6 +12,8 @@ use tokio::sync::watch;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
     readers: Arc<Mutex<HashMap<ProjectId, watch::Sender<u64>>>>,
+    /// Who waits for any.
+    any: watch::Sender<u64>,
 }
 
 impl Changes {
@@ -21,10 +23,16 @@ impl Changes {
         readers.entry(project).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
+    /// For a reader of all projects.
+    pub(super) fn subscribe_all(&self) -> watch::Receiver<u64> {
+        self.any.subscribe()
+    }
+
     pub(super) fn notify(&self, projects: &BTreeSet<ProjectId>) {
         if projects.is_empty() {
             return;
         }
+        self.any.send_modify(|version| *version += 1);
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in projects.iter().filter_map(|project| readers.get(project)) {
             sender.send_modify(|version| *version += 1);
@@ -33,6 +41,7 @@ impl Changes {
 
     /// Everything may have changed.
     pub(super) fn notify_all(&self) {
+        self.any.send_modify(|version| *version += 1);
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in readers.values() {
             sender.send_modify(|version| *version += 1);

@@ -157,6 +157,12 @@ impl Handle {
     pub fn changes(&self, project: ProjectId) -> watch::Receiver<u64> {
         self.changes.subscribe(project)
     }
+
+    /// As [`Self::changes`], for a reader of all projects.
+    #[must_use]
+    pub fn all_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe_all()
+    }
 }
 
 /// The agent's side of a session, into the driver. Dropping it closes the session.

@@ -1,10 +1,11 @@
 //! The coordinator itself, and the tokens of its clients.
 
 use super::{
-    Context, status,
+    Context, dead_letters, status,
     tokens::{self, Made},
 };
 use crate::{
+    broker::rabbitmq::Treatment,
     domain::{Grant, Token},
     plan,
 };
@@ -65,6 +66,30 @@ impl Admin for AdminService {
     ) -> Result<Response<pb::RemoveClientTokenResponse>, Status> {
         tokens::remove(&self.context, TokenKind::Client, &request.into_inner().id).await?;
         Ok(Response::new(pb::RemoveClientTokenResponse {}))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<pb::ListDeadLettersRequest>,
+    ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
+        let letters = dead_letters::list(&self.context, request.into_inner().limit).await?;
+        Ok(Response::new(pb::ListDeadLettersResponse { letters }))
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        request: Request<pb::ChosenDeadLetters>,
+    ) -> Result<Response<pb::TreatedDeadLetters>, Status> {
+        let count = dead_letters::treat(&self.context, request.into_inner(), Treatment::Replay).await?;
+        Ok(Response::new(pb::TreatedDeadLetters { count }))
+    }
+
+    async fn drop_dead_letters(
+        &self,
+        request: Request<pb::ChosenDeadLetters>,
+    ) -> Result<Response<pb::TreatedDeadLetters>, Status> {
+        let count = dead_letters::treat(&self.context, request.into_inner(), Treatment::Drop).await?;
+        Ok(Response::new(pb::TreatedDeadLetters { count }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{limits, status};
 use crate::{
+    broker::Brokers,
     domain::{Project, ProjectId},
     driver::Handle,
     output::Outputs,
@@ -27,6 +28,8 @@ use tonic::Status;
 pub struct Context {
     /// The one that owns the core.
     pub driver: Handle,
+    /// What carries TODO.
+    pub brokers: Brokers,
     /// The truth.
     pub store: Arc<dyn Store>,
     /// Bulk bytes.

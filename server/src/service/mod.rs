@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod agents;
 mod context;
+mod dead_letters;
 mod limits;
 mod projects;
 mod session;

@@ -5,12 +5,14 @@
 
 mod access;
 pub(crate) mod disk;
+mod feed;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod sqlite;
 mod staging;
 
 pub use access::{Access, TOKENS_MAX};
+pub use feed::{Feed, FeedCursor, Recorded, RecordedResult};
 pub use staging::Staging;
 
 use crate::domain::{
@@ -356,7 +358,7 @@ pub const RESULTS_INLINE_BYTES: usize = 1024 * 1024;
 
 /// The seam.
 #[async_trait]
-pub trait Store: Access + Send + Sync + 'static {
+pub trait Store: Access + Feed + Send + Sync + 'static {
     /// Starts a coordinator's reign: raises the epoch and removes submissions that were never completed.
     async fn open_epoch(&self) -> Result<CoordinatorEpoch, StoreError>;
 

@@ -29,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// The one node of these tests, for one test at a time. None where there is no RabbitMQ.
-async fn node() -> Option<MutexGuard<'static, Node>> {
+pub(crate) async fn node() -> Option<MutexGuard<'static, Node>> {
     static NODE: OnceLock<Option<Mutex<Node>>> = OnceLock::new();
     let node = NODE.get_or_init(|| Node::start().map(Mutex::new)).as_ref()?;
     Some(node.lock().await)
 }
 
-fn config(node: &Node, prefix: &str) -> RabbitMqConfig {
+pub(crate) fn config(node: &Node, prefix: &str) -> RabbitMqConfig {
     RabbitMqConfig::new(&[node.url()]).and_then(|config| config.with_prefix(prefix)).expect("a configuration")
 }
 
@@ -44,7 +44,7 @@ async fn rabbitmq(node: &Node, prefix: &str) -> Brokers {
 }
 
 /// A client that knows nothing of us.
-async fn foreign(node: &Node) -> (Connection, Channel) {
+pub(crate) async fn foreign(node: &Node) -> (Connection, Channel) {
     let properties = ConnectionProperties::default();
     let connection = Connection::connect(&node.url(), properties).await.expect("a connection");
     let channel = connection.create_channel().await.expect("a channel");

@@ -10,6 +10,7 @@ mod broker;
 mod foreign;
 mod logs;
 mod open;
+mod queue_messages;
 mod queues;
 #[path = "../rabbitmq/mod.rs"]
 mod rabbitmq;

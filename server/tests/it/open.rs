@@ -8,7 +8,7 @@ use crate::{
 use piecework_proto::v1::{self as pb, item_source::Source, watch_event::Event};
 use tonic::{Code, Status};
 
-fn open_spec(idle_millis: u64) -> pb::ProjectSpec {
+pub(crate) fn open_spec(idle_millis: u64) -> pb::ProjectSpec {
     let source = Source::Open(pb::ItemOpen { idle_millis });
     pb::ProjectSpec { items: Some(pb::ItemSource { source: Some(source) }), ..spec(1) }
 }

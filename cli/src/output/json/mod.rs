@@ -4,9 +4,11 @@
 //! `type`.
 
 mod added;
+mod dead_letters;
 mod fleet;
 
 pub use added::Added;
+pub use dead_letters::{DeadLetter, DeadLetters, TreatedDeadLetters};
 pub use fleet::{
     Agent, Agents, ClientToken, ClientTokens, JoinToken, JoinTokens, NewClientToken, NewJoinToken, Removed,
 };
@@ -418,6 +420,10 @@ pub enum Output {
     ClientTokens(ClientTokens),
     /// `agents remove`, `agents join-token rm` and `tokens rm`.
     Removed(Removed),
+    /// `dead-letters ls`.
+    DeadLetters(DeadLetters),
+    /// `dead-letters replay` and `dead-letters rm`.
+    TreatedDeadLetters(TreatedDeadLetters),
     /// `new`.
     New(NewProject),
     /// `bench`.

@@ -1,24 +1,23 @@
 //! Takes tasks from their queues, hands them to the driver, and acknowledges what is claimed.
 
 use super::{
-    Shared,
+    Shared, dead,
     link::{Link, RabbitMqError},
-    message::{self, PERSISTENT},
+    message,
     state::{QueueName, Side, Tag},
-    topology::{self, Use, dead_name},
+    topology::{self, Use},
 };
 use futures_util::{
     FutureExt, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
-    BasicProperties, Channel,
+    Channel,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-        ConfirmSelectOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions,
     },
-    types::{AMQPValue, FieldTable, LongString, ShortString},
+    types::{FieldTable, ShortString},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,9 +35,6 @@ const BATCH_MAX: usize = 256;
 
 /// Most deliveries that a queue may have out with us: more is not meant for quorum queues.
 const PREFETCH_MAX: u32 = 2000;
-
-/// Longest reason that is kept beside a message that can't be understood.
-const REASON_BYTES_MAX: usize = 500;
 
 /// What a queue says.
 enum Said {
@@ -183,7 +179,8 @@ impl<'a> Consumer<'a> {
             }
         }
         for (delivery, why) in dead {
-            self.put_aside(&delivery, &why).await?;
+            dead::put_aside(self.link, &self.aside, self.shared.config.prefix(), &delivery, &why).await?;
+            self.shared.state().put_aside(Tag { connection: self.number, tag: delivery.delivery_tag });
         }
         for (name, number) in gone {
             self.end(&name, number)?;
@@ -197,34 +194,13 @@ impl<'a> Consumer<'a> {
     /// A queue is consumed no more. If that was not our wish, it was deleted: what was in it is lost, and it is made anew.
     fn end(&mut self, name: &QueueName, number: u64) -> Result<(), RabbitMqError> {
         if !self.channel.status().connected() {
-            let (node, why) = (self.link.node().to_owned(), "it has closed the channel".to_owned());
-            return Err(RabbitMqError::Unreachable { node, why });
+            return Err(self.link.closed("its channel"));
         }
         if self.queues.get(name) == Some(&number) {
             tracing::warn!(queue = &**name, "a queue was deleted; what was in it is published again");
             self.queues.remove(name);
             self.shared.state().queue_gone(name);
         }
-        Ok(())
-    }
-
-    /// Keeps a message that can't be understood where an operator finds it, with the reason.
-    async fn put_aside(&mut self, delivery: &Delivery, why: &str) -> Result<(), RabbitMqError> {
-        let queue = dead_name(self.shared.config.prefix());
-        let why: String = why.chars().take(REASON_BYTES_MAX).collect();
-        tracing::warn!(queue = %delivery.routing_key, why, "a message can't be understood, and is put aside");
-        let mut headers = delivery.properties.headers().clone().unwrap_or_default();
-        for (key, text) in [("piecework-reason", &*why), ("piecework-queue", delivery.routing_key.as_str())] {
-            headers.insert(key.into(), AMQPValue::LongString(LongString::from(text)));
-        }
-        let properties: BasicProperties =
-            delivery.properties.clone().with_headers(headers).with_delivery_mode(PERSISTENT);
-        self.link.within(topology::declare(&self.aside, &queue, Use::Dead)).await?;
-        let options = BasicPublishOptions::default();
-        let sending = self.aside.basic_publish("".into(), queue.into(), options, &delivery.data, properties);
-        let confirm = self.link.within(sending).await?;
-        self.link.within(confirm).await?;
-        self.shared.state().put_aside(Tag { connection: self.number, tag: delivery.delivery_tag });
         Ok(())
     }
 

@@ -2,14 +2,17 @@
 
 use super::config::{RabbitMqConfig, shown};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, protocol::AMQPErrorKind, uri::AMQPUri};
-use std::time::Duration;
-use tokio::time::timeout;
+use std::{pin::pin, time::Duration};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How long one node may take to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// How long RabbitMQ may take to answer what is asked on an open connection.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a connection is still there, while nothing is asked on it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why RabbitMQ can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,7 @@ impl RabbitMqError {
 }
 
 /// A connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     connection: Connection,
     node: String,
 }
@@ -86,6 +89,30 @@ impl Link {
             Ok(answer) => answer.map_err(|error| self.error(&error)),
             Err(_) => Err(self.silent()),
         }
+    }
+
+    /// Waits for something that is not the connection's, as long as that lasts.
+    pub(crate) async fn while_open<T>(&self, something: impl Future<Output = T>) -> Result<T, RabbitMqError> {
+        let mut something = pin!(something);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut something => return Ok(done),
+                _ = looks.tick() => {
+                    if !self.connection.status().connected() {
+                        return Err(self.closed("the connection"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// It has closed something that is needed.
+    pub(super) fn closed(&self, what: &str) -> RabbitMqError {
+        let why = format!("{what} was closed");
+        RabbitMqError::Unreachable { node: self.node.clone(), why }
     }
 
     pub(super) fn error(&self, error: &lapin::Error) -> RabbitMqError {

@@ -12,6 +12,9 @@ const VERSION: u32 = 1;
 /// The delivery mode of messages that are kept on disk, as AMQP numbers it.
 pub(super) const PERSISTENT: u8 = 2;
 
+/// What all our messages are.
+pub(super) const JSON: &str = "application/json";
+
 /// Longest message that is looked at.
 const BYTES_MAX: usize = 1024;
 

@@ -11,6 +11,10 @@
 
 mod config;
 mod consumer;
+mod dead;
+mod exchange;
+mod inbox;
+mod keep;
 mod link;
 mod message;
 mod publisher;
@@ -18,6 +22,11 @@ mod state;
 mod topology;
 
 pub use config::{PREFIX_DEFAULT, RabbitMqConfig, RabbitMqConfigError, has_password};
+pub use dead::{Chosen, DEAD_LETTERS_MAX, DeadLetter, Treatment};
+pub(crate) use exchange::{Exchange, Publication};
+pub(crate) use inbox::{Inbox, Letter};
+pub(crate) use keep::{Session, keep};
+pub(crate) use link::Link;
 pub use link::RabbitMqError;
 
 use super::{Arrived, Broker, Specs};
@@ -25,8 +34,8 @@ use crate::{
     coordinator::Dispatch,
     domain::{Phase, ProjectSpec},
 };
-use backon::{BackoffBuilder, ExponentialBuilder};
-use link::Link;
+use backon::BackoffBuilder;
+use keep::{REDIAL_MAX, waits};
 use state::{Side, State};
 use std::{
     fmt,
@@ -37,17 +46,10 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
-use topology::{Labels, Use, dead_name, todo_name};
+use topology::{Labels, Use, dead_name, done_name, inbox_name, todo_name};
 
 /// How long a coordinator that starts waits for a RabbitMQ that does not answer, before it goes on without.
 const START_MAX: Duration = Duration::from_secs(15);
-
-/// How long to wait before a connection is dialled again: longer each time, up to the second.
-const REDIAL_MIN: Duration = Duration::from_millis(100);
-const REDIAL_MAX: Duration = Duration::from_secs(5);
-
-/// After a connection that lasted for this long, the first wait is the shortest again.
-const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 
 /// A RabbitMQ in use. When the last one of its clones is gone, its connections end.
 #[derive(Clone)]
@@ -118,9 +120,31 @@ impl RabbitMq {
             to_consumer: Notify::new(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep(shared.clone(), Side::Publisher));
-        tasks.spawn(keep(shared.clone(), Side::Consumer));
+        tasks.spawn(keep(shared.config.clone(), Publishing(shared.clone())));
+        tasks.spawn(keep(shared.config.clone(), Consuming { shared: shared.clone(), connections: 0 }));
         Ok(Self { shared, _tasks: Arc::new(tasks) })
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn config(&self) -> &RabbitMqConfig {
+        &self.shared.config
+    }
+
+    /// The messages that were refused, oldest first: at most so many, and no more than [`DEAD_LETTERS_MAX`].
+    ///
+    /// # Errors
+    /// If it can't be asked.
+    pub async fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, RabbitMqError> {
+        dead::list(self.config(), limit).await
+    }
+
+    /// Replays or drops messages that were refused; returns how many.
+    ///
+    /// # Errors
+    /// If it can't be asked. Some of it may be done then.
+    pub async fn treat(&self, chosen: &Chosen, treatment: Treatment) -> Result<u32, RabbitMqError> {
+        dead::treat(self.config(), chosen, treatment).await
     }
 
     /// TODO for a newly folded core.
@@ -153,50 +177,54 @@ async fn check(config: &RabbitMqConfig) -> Result<(), RabbitMqError> {
     let link = Link::open(config, "check").await?;
     let channel = link.channel().await?;
     let prefix = config.prefix();
-    for (name, what) in [(todo_name(prefix, &Labels::new()), Use::Todo), (dead_name(prefix), Use::Dead)] {
+    let todo = todo_name(prefix, &Labels::new());
+    for (name, what) in [(todo, Use::Todo), (inbox_name(prefix), Use::Inbox), (dead_name(prefix), Use::Dead)]
+    {
         link.within(topology::declare(&channel, &name, what)).await?;
     }
+    link.within(topology::declare_exchange(&channel, &done_name(prefix))).await?;
     link.close().await;
     Ok(())
 }
 
-fn waits() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(REDIAL_MIN)
-        .with_max_delay(REDIAL_MAX)
-        .with_jitter()
-        .without_max_times()
+/// Tasks on their way to their queues.
+struct Publishing(Arc<Shared>);
+
+impl Session for Publishing {
+    fn purpose(&self) -> &'static str {
+        "publisher"
+    }
+
+    fn tell(&self, trouble: Option<String>) {
+        self.0.tell(Side::Publisher, trouble);
+    }
+
+    async fn run(&mut self, link: &Link) -> RabbitMqError {
+        let ended = publisher::run(&self.0, link).await;
+        self.0.state().publisher_gone();
+        self.0.to_driver.notify_one();
+        ended
+    }
 }
 
-/// Keeps one side connected.
-async fn keep(shared: Arc<Shared>, side: Side) {
-    let mut backoff = waits().build();
-    let purpose = match side {
-        Side::Publisher => "publisher",
-        Side::Consumer => "consumer",
-    };
-    for number in 1.. {
-        let ended = match Link::open(&shared.config, purpose).await {
-            Ok(link) => {
-                shared.tell(side, None);
-                let since = Instant::now();
-                let ended = match side {
-                    Side::Publisher => publisher::run(&shared, &link).await,
-                    Side::Consumer => consumer::run(&shared, &link, number).await,
-                };
-                if side == Side::Publisher {
-                    shared.state().publisher_gone();
-                    shared.to_driver.notify_one();
-                }
-                if since.elapsed() >= GOOD_CONNECTION {
-                    backoff = waits().build();
-                }
-                ended
-            }
-            Err(error) => error,
-        };
-        shared.tell(side, Some(ended.to_string()));
-        tokio::time::sleep(backoff.next().unwrap_or(REDIAL_MAX)).await;
+/// Tasks on their way from their queues.
+struct Consuming {
+    shared: Arc<Shared>,
+    connections: u64,
+}
+
+impl Session for Consuming {
+    fn purpose(&self) -> &'static str {
+        "consumer"
+    }
+
+    fn tell(&self, trouble: Option<String>) {
+        self.shared.tell(Side::Consumer, trouble);
+    }
+
+    async fn run(&mut self, link: &Link) -> RabbitMqError {
+        self.connections += 1;
+        consumer::run(&self.shared, link, self.connections).await
     }
 }
 

@@ -3,8 +3,9 @@
 
 use super::{
     Shared,
-    link::{ANSWER_MAX, Link, RabbitMqError},
-    message::{self, PERSISTENT},
+    keep::Patience,
+    link::{Link, RabbitMqError},
+    message::{self, JSON, PERSISTENT},
     state::{Message, QueueName, Side},
     topology::{self, Labels, Use, todo_name},
 };
@@ -13,17 +14,13 @@ use lapin::{
     BasicProperties, Channel, Confirmation, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use std::{collections::BTreeSet, convert::Infallible, pin::pin, time::Duration};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use std::{collections::BTreeSet, convert::Infallible};
 
 /// How many publications may be on their way, neither confirmed nor refused.
 const UNCONFIRMED_MAX: usize = 2048;
 
 /// How many are sent before confirmations are looked at.
 const BATCH_MAX: usize = 256;
-
-/// How often it is looked whether RabbitMQ takes no publications.
-const BLOCKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Publishes until the connection fails.
 pub(super) async fn run(shared: &Shared, link: &Link) -> RabbitMqError {
@@ -37,7 +34,8 @@ async fn publish(shared: &Shared, link: &Link) -> Result<Infallible, RabbitMqErr
     let plain = todo_name(shared.config.prefix(), &Labels::new());
     let mut declared: BTreeSet<QueueName> = BTreeSet::new();
     let mut confirming = FuturesUnordered::new();
-    let mut patience = Patience::new(shared, link);
+    let tell = |trouble| shared.tell(Side::Publisher, trouble);
+    let mut patience = Patience::new(link, &tell);
     loop {
         let room = UNCONFIRMED_MAX.saturating_sub(confirming.len()).min(BATCH_MAX);
         let messages = shared.state().take_waiting(room);
@@ -70,50 +68,7 @@ async fn publish(shared: &Shared, link: &Link) -> Result<Infallible, RabbitMqErr
                 settle(shared, link, &mut declared, first, &mut confirming)?;
             }
             () = shared.to_publisher.notified(), if confirming.len() < UNCONFIRMED_MAX => {}
-            _ = patience.ticks.tick() => patience.look(!confirming.is_empty())?,
-        }
-    }
-}
-
-/// How long it is waited for RabbitMQ: not for ever, but for as long as it says that it lacks memory or disk.
-struct Patience<'a> {
-    shared: &'a Shared,
-    link: &'a Link,
-    ticks: Interval,
-    heard: Instant,
-}
-
-impl<'a> Patience<'a> {
-    fn new(shared: &'a Shared, link: &'a Link) -> Self {
-        let mut ticks = interval(BLOCKED_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { shared, link, ticks, heard: Instant::now() }
-    }
-
-    fn heard(&mut self) {
-        self.heard = Instant::now();
-    }
-
-    /// Looks how it is; gives up if it is silent while it should answer.
-    fn look(&mut self, is_asked: bool) -> Result<(), RabbitMqError> {
-        let blocked = self.link.is_blocked();
-        let words =
-            || format!("RabbitMQ at {} takes no messages for now: it lacks memory or disk", self.link.node());
-        self.shared.tell(Side::Publisher, blocked.then(words));
-        if blocked || !is_asked {
-            self.heard();
-        }
-        if self.heard.elapsed() > ANSWER_MAX { Err(self.link.silent()) } else { Ok(()) }
-    }
-
-    async fn wait<T>(&mut self, future: impl Future<Output = T>) -> Result<T, RabbitMqError> {
-        let mut future = pin!(future);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut future => return Ok(done),
-                _ = self.ticks.tick() => self.look(true)?,
-            }
+            () = patience.tick() => patience.look(!confirming.is_empty())?,
         }
     }
 }
@@ -122,9 +77,7 @@ async fn send(channel: &Channel, message: &Message) -> lapin::Result<PublisherCo
     let payload = message::write(&message.generation, message.dispatch);
     // Given back if there is no such queue.
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let properties = BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_content_type("application/json".into());
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_content_type(JSON.into());
     channel.basic_publish("".into(), (&*message.queue).into(), options, &payload, properties).await
 }
 

@@ -1,8 +1,8 @@
 //! Which queues there are in RabbitMQ, and how they are made.
 
 use lapin::{
-    Channel,
-    options::QueueDeclareOptions,
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, LongString},
 };
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ pub(super) type Labels = BTreeMap<String, String>;
 /// A queue of tasks with labels is removed once nobody has used it for a day.
 const EXPIRES_MILLIS: i64 = 24 * 3600 * 1000;
 
-/// How many messages that could not be understood are kept at the most; the oldest go first.
+/// How many refused messages are kept at the most; the oldest go first.
 const DEAD_MESSAGES_MAX: i64 = 10_000;
 
 /// Longest name with the labels in it, in bytes. RabbitMQ takes up to 255.
@@ -27,7 +27,9 @@ pub(super) enum Use {
     Todo,
     /// Tasks that ask for some.
     TodoOfLabels,
-    /// What could not be understood.
+    /// Tasks that other programs add.
+    Inbox,
+    /// What was refused.
     Dead,
 }
 
@@ -57,7 +59,17 @@ pub(super) fn todo_name(prefix: &str, labels: &Labels) -> String {
     name
 }
 
-/// The name of the queue of what could not be understood.
+/// The name of the queue of tasks that other programs add.
+pub(super) fn inbox_name(prefix: &str) -> String {
+    format!("{prefix}.inbox")
+}
+
+/// The name of the exchange of what is recorded.
+pub(super) fn done_name(prefix: &str) -> String {
+    format!("{prefix}.done")
+}
+
+/// The name of the queue of what was refused.
 pub(super) fn dead_name(prefix: &str) -> String {
     format!("{prefix}.dead")
 }
@@ -84,7 +96,7 @@ pub(super) async fn declare(channel: &Channel, name: &str, queue: Use) -> lapin:
     // Replicated where there are several nodes, and on the disk before a publication is confirmed.
     arguments.insert("x-queue-type".into(), text("quorum"));
     match queue {
-        Use::Todo => {}
+        Use::Todo | Use::Inbox => {}
         Use::TodoOfLabels => {
             arguments.insert("x-expires".into(), AMQPValue::LongLongInt(EXPIRES_MILLIS));
         }
@@ -94,6 +106,15 @@ pub(super) async fn declare(channel: &Channel, name: &str, queue: Use) -> lapin:
     }
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(name.into(), options, arguments).await.map(drop)
+}
+
+/// Makes an exchange unless it is there.
+///
+/// # Errors
+/// PRECONDITION_FAILED if it is there and was made otherwise, which also closes the channel.
+pub(super) async fn declare_exchange(channel: &Channel, name: &str) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default()).await
 }
 
 /// How many messages wait in a queue.

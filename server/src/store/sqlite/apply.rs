@@ -5,7 +5,7 @@ use super::{
         FAILED, LEASE_LOST, RUNNING, SUBMITTING, SUCCEEDED, TODO, args_column, damaged, integer,
         outcome_columns, output_columns, phase_code, project_state_code, read_item, spec_column,
     },
-    growth,
+    feed, growth,
 };
 use crate::{
     domain::{
@@ -114,6 +114,9 @@ impl<'c> Batch<'c> {
         self.connection
             .prepare_cached("INSERT INTO progress (project) VALUES (?1)")?
             .execute([integer(project.0)])?;
+        if state.is_ended() {
+            feed::end(self.connection, project)?;
+        }
         match spec.items {
             ItemSource::Open { .. } => growth::open(self.connection, project),
             _ => Ok(()),
@@ -147,6 +150,7 @@ impl<'c> Batch<'c> {
                 .prepare_cached("UPDATE tasks SET state = ?2 WHERE project = ?1 AND state = ?3")?
                 .execute(params![integer(project.0), TODO, RUNNING])?;
             growth::forget(self.connection, project)?;
+            feed::end(self.connection, project)?;
         }
         Ok(())
     }

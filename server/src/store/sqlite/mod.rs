@@ -4,6 +4,7 @@
 mod access;
 mod apply;
 mod encoding;
+mod feed;
 mod growth;
 mod reads;
 mod schema;

@@ -39,6 +39,10 @@ impl<'c> Reads<'c> {
         Self { connection }
     }
 
+    pub(super) const fn connection(self) -> &'c Connection {
+        self.connection
+    }
+
     /// As [`Store::project`](crate::store::Store::project).
     ///
     /// # Errors

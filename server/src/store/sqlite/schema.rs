@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Each entry takes a database from the version of its place to the next. Never change one that was released: add one.
-const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS, FLEET, OPEN_PROJECTS];
+const MIGRATIONS: &[&str] = &[INITIAL, REFUSALS, FLEET, OPEN_PROJECTS, FEED];
 
 /// - `projects.state` 0 is a submission that is not complete; readers never see it. Numbers are never reused, because
 ///   bulk bytes are keyed by them.
@@ -180,6 +180,26 @@ CREATE TABLE client_keys (
     idx     INTEGER NOT NULL,
     PRIMARY KEY (project, key)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// DONE.
+///
+/// - `feed` has a row once results are published: up to which number in `attempts` and in `ends` they were.
+/// - `ends` has a row for each project that has ended since this version, in that order: it comes after the attempts up to `after_seq`.
+const FEED: &str = "
+CREATE TABLE feed (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    result INTEGER NOT NULL,
+    ended  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE ends (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    project   INTEGER NOT NULL,
+    after_seq INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX client_keys_by_index ON client_keys (project, idx);
 ";
 
 /// Brings the store to the version that this program knows.

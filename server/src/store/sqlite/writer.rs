@@ -115,11 +115,7 @@ impl Writer {
     /// # Errors
     /// [`StoreError::Fenced`], [`StoreError::Conflict`], or see [`Writer::open_epoch`].
     pub fn commit(&mut self, epoch: CoordinatorEpoch, writes: &[Write]) -> Result<Committed, StoreError> {
-        self.transaction(|connection| {
-            let found = stored_epoch(connection)?;
-            if found != epoch {
-                return Err(StoreError::Fenced { found, ours: epoch });
-            }
+        self.fenced(epoch, |connection| {
             let mut batch = Batch::new(connection, now_millis());
             for write in writes {
                 batch.apply(write)?;
@@ -217,6 +213,21 @@ impl Writer {
                 )?
                 .execute(params![integer(project.0), generation.0, length, sha256, bytes])?;
             Ok(())
+        })
+    }
+
+    /// A [`Self::transaction`] of the coordinator that has this epoch.
+    pub(super) fn fenced<T>(
+        &mut self,
+        epoch: CoordinatorEpoch,
+        run: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.transaction(|connection| {
+            let found = stored_epoch(connection)?;
+            if found != epoch {
+                return Err(StoreError::Fenced { found, ours: epoch });
+            }
+            run(connection)
         })
     }
 

@@ -1,6 +1,7 @@
 //! The writer and the readers over real databases.
 
 mod conditions;
+mod feed;
 mod growth;
 mod questions;
 
