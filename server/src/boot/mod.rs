@@ -190,12 +190,13 @@ impl Server {
             None => (None, None),
         };
 
+        let broker = config.broker.clone();
         let brokers = match config.broker {
             Some(broker) => Brokers::RabbitMq(Box::pin(RabbitMq::start(broker)).await?),
             None => Brokers::Embedded,
         };
         let store: Arc<dyn Store> = Arc::new(open_store(config.data.join(STORE_NAME)).await?);
-        let queues = Queues::open(&config.data.join(QUEUES_NAME), Bounds::default()).await?;
+        let queues = Queues::open(&config.data.join(QUEUES_NAME), Bounds::default(), broker).await?;
         let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
         let epoch = store.open_epoch().await?;
         let reassembler = Reassembler::new(store.clone(), outputs.clone());

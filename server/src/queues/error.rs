@@ -64,6 +64,14 @@ impl QueueError {
         Self::invalid("extend", format!("a message is held for at most {max} minutes in all"))
     }
 
+    /// The same for somebody else; of those kinds that concern everybody.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Precondition(why) => Self::Precondition(why.clone()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+
     pub(super) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), why: why.into() }
     }

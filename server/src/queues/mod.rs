@@ -15,7 +15,9 @@ mod embedded;
 mod error;
 pub mod limits;
 mod message;
+mod moving;
 mod name;
+mod rabbitmq;
 mod rate;
 mod registry;
 
@@ -25,7 +27,10 @@ pub use message::{
 };
 pub use name::QueueName;
 
-use crate::{broker::rabbitmq::PREFIX_DEFAULT, store::StoreError};
+use crate::{
+    broker::rabbitmq::{PREFIX_DEFAULT, RabbitMqConfig},
+    store::StoreError,
+};
 use carrier::{Carrier, Depth, Receipt};
 use database::Database;
 use embedded::Embedded;
@@ -33,6 +38,7 @@ use futures_util::{StreamExt, stream};
 use limits::{
     BATCH_MAX, Bounds, HELD_MAX, LIST_MAX, RECEIPT_BYTES_MAX, VISIBILITY_MAX, VISIBILITY_MIN, WAIT_MAX,
 };
+use rabbitmq::RabbitMqCarrier;
 use registry::{Entry, Place, Registry};
 use std::{
     fmt,
@@ -43,7 +49,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 /// Of how many queues the carrier is asked at a time.
 const ASKED_MAX: usize = 16;
@@ -70,6 +76,8 @@ struct Shared {
     sent: AtomicU64,
     /// For creating and deleting, one at a time.
     changes: tokio::sync::Mutex<()>,
+    /// Moves messages to where they are to be.
+    _moving: JoinSet<()>,
 }
 
 impl fmt::Debug for Queues {
@@ -79,27 +87,56 @@ impl fmt::Debug for Queues {
 }
 
 impl Queues {
-    /// Opens the queues of an installation: their database is at `path`.
+    /// Opens the queues of an installation: their database is at `path`. With a broker, messages are in RabbitMQ; what is in the
+    /// database is moved there.
     ///
     /// # Errors
     /// If the database can't be used, or a newer version wrote it.
-    pub async fn open(path: &Path, bounds: Bounds) -> Result<Self, QueueError> {
+    pub async fn open(
+        path: &Path,
+        bounds: Bounds,
+        broker: Option<RabbitMqConfig>,
+    ) -> Result<Self, QueueError> {
         let path = path.to_owned();
         let process = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let opening = move || Database::open(&path, process, bounds.held_max);
         let (database, next) =
             tokio::task::spawn_blocking(opening).await.map_err(|_| StoreError::Closed)??;
-        let registry = Registry::load(database.clone(), Place::Embedded).await?;
-        let carrier = Arc::new(Embedded::new(database, next, bounds));
+        let place = if broker.is_some() { Place::RabbitMq } else { Place::Embedded };
+        let registry = Registry::load(database.clone(), place).await?;
+        let misplaced = registry.misplaced();
+        let prefix = broker.as_ref().map_or(PREFIX_DEFAULT, RabbitMqConfig::prefix);
+        let system = format!("{prefix}.");
+        let mut moving = JoinSet::new();
+        let carrier: Arc<dyn Carrier> = match broker {
+            Some(config) => {
+                let carrier = RabbitMqCarrier::new(config, process, bounds);
+                if !misplaced.is_empty() {
+                    moving.spawn(moving::to_rabbitmq(database, carrier.inner.clone(), misplaced));
+                }
+                Arc::new(carrier)
+            }
+            None => {
+                if !misplaced.is_empty() {
+                    let many = misplaced.len();
+                    tracing::warn!(
+                        many,
+                        "the messages of some queues are in RabbitMQ: without --broker they can't be used"
+                    );
+                }
+                Arc::new(Embedded::new(database, next, bounds))
+            }
+        };
         let shared = Shared {
             registry,
             carrier,
             bounds,
-            system: format!("{PREFIX_DEFAULT}."),
+            system,
             waits: Arc::new(Semaphore::new(bounds.waits_max)),
             process,
             sent: AtomicU64::new(1),
             changes: tokio::sync::Mutex::new(()),
+            _moving: moving,
         };
         Ok(Self { shared: Arc::new(shared) })
     }

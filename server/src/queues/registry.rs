@@ -48,6 +48,11 @@ impl Entry {
         *self.place.borrow()
     }
 
+    /// Its messages are where they are to be.
+    pub(super) fn has_moved(&self) {
+        self.place.send_replace(self.wanted);
+    }
+
     /// Why it can't be used for now, if so.
     pub(super) fn trouble(&self) -> Option<QueueError> {
         let name = &self.key.name;
@@ -110,6 +115,12 @@ impl Registry {
         let behind =
             entries.values().skip_while(|entry| after.is_some_and(|after| entry.key.name.as_str() <= after));
         behind.take(limit).cloned().collect()
+    }
+
+    /// Those whose messages are not where they are to be.
+    pub(super) fn misplaced(&self) -> Vec<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().filter(|entry| entry.place() != self.wanted).cloned().collect()
     }
 
     /// Adds a name that is not there.

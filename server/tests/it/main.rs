@@ -12,6 +12,7 @@ mod logs;
 mod open;
 mod queue_messages;
 mod queues;
+mod queues_rabbitmq;
 #[path = "../rabbitmq/mod.rs"]
 mod rabbitmq;
 mod running;

@@ -1,79 +1,76 @@
-//! Queues: the same tests for both brokers, and what only a RabbitMQ can do to them. It is a real one.
+//! Queues: the same tests for both brokers. The RabbitMQ is a real one.
 
+use crate::broker::{config, node};
 use bytes::Bytes;
-use piecework_server::queues::{
-    AckMode, DeleteIf, Message, Nack, NewMessage, QueueError, Queues, Receive, Received,
-    limits::{BATCH_MAX, BODY_BYTES_MAX, Bounds},
+use piecework_server::{
+    broker::rabbitmq::RabbitMqConfig,
+    queues::{
+        AckMode, DeleteIf, Message, Nack, NewMessage, QueueError, Queues, Receive, Received,
+        limits::{BATCH_MAX, BODY_BYTES_MAX, Bounds},
+    },
 };
 use std::{
     collections::BTreeSet,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 /// How long something may take that is to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long it is waited for what is not to come.
-const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
 /// For as long as a test needs a message for itself.
-const LONG: AckMode = AckMode::Manual { visibility: Duration::from_secs(300) };
+pub(crate) const LONG: AckMode = AckMode::Manual { visibility: Duration::from_secs(300) };
 
 /// An installation. Its queues can be closed and opened again.
-struct Place {
+pub(crate) struct Place {
     dir: TempDir,
-    bounds: Bounds,
+    pub(crate) bounds: Bounds,
+    pub(crate) broker: Option<RabbitMqConfig>,
 }
 
 impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), bounds: Bounds::default() }
+    pub(crate) fn new(broker: Option<RabbitMqConfig>) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), bounds: Bounds::default(), broker }
     }
 
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("queues.db")
-    }
-
-    async fn open(&self) -> Queues {
-        open(&self.path(), self.bounds).await
+    pub(crate) async fn open(&self) -> Queues {
+        let path = self.dir.path().join("queues.db");
+        Queues::open(&path, self.bounds, self.broker.clone()).await.expect("queues")
     }
 }
 
-async fn open(path: &Path, bounds: Bounds) -> Queues {
-    Queues::open(path, bounds).await.expect("queues")
-}
-
-fn messages(bodies: impl IntoIterator<Item = u32>) -> Vec<NewMessage> {
+pub(crate) fn messages(bodies: impl IntoIterator<Item = u32>) -> Vec<NewMessage> {
     let message = |body: u32| NewMessage { body: body.to_string().into(), ..NewMessage::default() };
     bodies.into_iter().map(message).collect()
 }
 
-fn body(message: &Message) -> u32 {
+pub(crate) fn body(message: &Message) -> u32 {
     std::str::from_utf8(&message.body).unwrap().parse().unwrap()
 }
 
-fn bodies(received: &[Received]) -> Vec<u32> {
+pub(crate) fn bodies(received: &[Received]) -> Vec<u32> {
     received.iter().map(|received| body(&received.message)).collect()
 }
 
-fn receipts(received: &[Received]) -> Vec<&str> {
+pub(crate) fn receipts(received: &[Received]) -> Vec<&str> {
     received.iter().map(|received| &*received.receipt).collect()
 }
 
-async fn receive(queues: &Queues, name: &str, max: usize, ack: AckMode) -> Vec<Received> {
+pub(crate) async fn receive(queues: &Queues, name: &str, max: usize, ack: AckMode) -> Vec<Received> {
     queues.receive(name, Receive { max, wait: Duration::ZERO, ack }).await.unwrap()
 }
 
 /// Waits for the first one.
-async fn await_some(queues: &Queues, name: &str, max: usize, ack: AckMode) -> Vec<Received> {
+pub(crate) async fn await_some(queues: &Queues, name: &str, max: usize, ack: AckMode) -> Vec<Received> {
     queues.receive(name, Receive { max, wait: PATIENCE, ack }).await.unwrap()
 }
 
 /// Until all have come: a call may bring fewer than it asks for.
-async fn drain(queues: &Queues, name: &str, many: usize, ack: AckMode) -> Vec<Received> {
+pub(crate) async fn drain(queues: &Queues, name: &str, many: usize, ack: AckMode) -> Vec<Received> {
     let mut all = Vec::new();
     while all.len() < many {
         let some = await_some(queues, name, (many - all.len()).min(BATCH_MAX), ack).await;
@@ -83,14 +80,14 @@ async fn drain(queues: &Queues, name: &str, many: usize, ack: AckMode) -> Vec<Re
     all
 }
 
-async fn ready(queues: &Queues, name: &str) -> (u64, u64) {
+pub(crate) async fn ready(queues: &Queues, name: &str) -> (u64, u64) {
     let info = queues.get(name).await.unwrap();
     assert_eq!(info.trouble, None);
     (info.ready, info.unacked)
 }
 
 /// What is counted may be told a moment later.
-async fn until_ready(queues: &Queues, name: &str, expected: (u64, u64)) {
+pub(crate) async fn until_ready(queues: &Queues, name: &str, expected: (u64, u64)) {
     let until = Instant::now() + PATIENCE;
     loop {
         let found = ready(queues, name).await;
@@ -426,6 +423,15 @@ async fn check_bounds(mut place: Place) {
 
 #[tokio::test]
 async fn the_embedded_broker_does_what_every_broker_does() {
-    check(&Place::new()).await;
-    check_bounds(Place::new()).await;
+    check(&Place::new(None)).await;
+    check_bounds(Place::new(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_does_what_every_broker_does() {
+    let Some(node) = node().await else { return };
+    // The system's names are those that begin with the prefix.
+    let broker = || Some(config(&node, "piecework"));
+    check(&Place::new(broker())).await;
+    check_bounds(Place::new(broker())).await;
 }

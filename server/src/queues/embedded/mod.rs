@@ -5,6 +5,7 @@ mod lanes;
 mod rows;
 
 pub(super) use lanes::{Lanes, NextExpiry};
+pub(super) use rows::{oldest_rows, remove_rows};
 
 use super::{
     carrier::{Carrier, Depth, QueueKey, Receipt, Taken},

@@ -1,6 +1,9 @@
 //! Rows of the embedded broker's messages.
 
-use crate::queues::message::{Headers, Message};
+use crate::queues::{
+    limits::BATCH_BYTES_MAX,
+    message::{Headers, Message},
+};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -135,4 +138,27 @@ pub(super) fn remove_range(
         .prepare_cached("DELETE FROM messages WHERE queue = ?1 AND seq > ?2 AND seq <= ?3")?
         .execute(params![queue, behind, until])?;
     Ok((many, bytes))
+}
+
+/// The oldest of a queue, with their numbers; as many as fit into a call.
+pub(in crate::queues) fn oldest_rows(
+    connection: &Connection,
+    queue: i64,
+    max: usize,
+) -> rusqlite::Result<Vec<(i64, Message)>> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    read_behind(connection, queue, 0, max, |seq, message| {
+        bytes += message.size();
+        let takes = found.is_empty() || bytes <= BATCH_BYTES_MAX;
+        if takes {
+            found.push((seq, message));
+        }
+        takes
+    })?;
+    Ok(found)
+}
+
+/// Removes these.
+pub(in crate::queues) fn remove_rows(connection: &Connection, numbers: &[i64]) -> rusqlite::Result<()> {
+    numbers.iter().try_for_each(|&seq| remove(connection, seq))
 }
