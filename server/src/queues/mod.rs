@@ -190,7 +190,8 @@ impl Queues {
         let limit = limit.clamp(1, LIST_MAX);
         let is_behind = |name: &str| after.is_none_or(|after| name > after);
         let entries = self.shared.registry.after(after, limit + 1);
-        let asked = stream::iter(&entries).map(|entry| self.info(entry)).buffered(ASKED_MAX);
+        let infos = entries.into_iter().map(|entry| async move { self.info(&entry).await });
+        let asked = stream::iter(infos).buffered(ASKED_MAX);
         let mut queues: Vec<_> = asked.collect().await;
         // Without an answer they are not known, and what stands beside them says why.
         let system = self.shared.carrier.system_queues().await.unwrap_or_default();
@@ -251,7 +252,7 @@ impl Queues {
             AckMode::Auto => AUTO_VISIBILITY,
             AckMode::Manual { visibility } => visibility,
         };
-        check_visibility(visibility)?;
+        check_visibility("visibility", visibility)?;
         self.usable(&entry).await?;
         let _place = match wait.is_zero() {
             true => None,
@@ -315,7 +316,7 @@ impl Queues {
         let entry = self.entry(name)?;
         let Receipts { known, mut unknown } = check_receipts(receipts)?;
         if let Nack::Extend(visibility) = how {
-            check_visibility(visibility)?;
+            check_visibility("extend", visibility)?;
         }
         self.usable(&entry).await?;
         let all = known.len();
@@ -430,14 +431,14 @@ fn check_max(max: usize) -> Result<(), QueueError> {
     }
 }
 
-fn check_visibility(visibility: Duration) -> Result<(), QueueError> {
+fn check_visibility(field: &str, visibility: Duration) -> Result<(), QueueError> {
     const _: () = assert!(AUTO_VISIBILITY.as_secs() <= VISIBILITY_MAX.as_secs());
     const _: () = assert!(VISIBILITY_MAX.as_secs() <= HELD_MAX.as_secs());
     if (VISIBILITY_MIN..=VISIBILITY_MAX).contains(&visibility) {
         return Ok(());
     }
     let (min, max) = (VISIBILITY_MIN.as_millis(), VISIBILITY_MAX.as_millis());
-    Err(QueueError::invalid("visibility", format!("{min} to {max} ms, not {}", visibility.as_millis())))
+    Err(QueueError::invalid(field, format!("{min} to {max} ms, not {}", visibility.as_millis())))
 }
 
 /// Receipts as they came: those that may be ours, and those that can't be.

@@ -10,6 +10,7 @@ mod broker;
 mod foreign;
 mod logs;
 mod open;
+mod queue_calls;
 mod queue_messages;
 mod queues;
 mod queues_rabbitmq;
