@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 TIMEOUT_SECS = 10
-SERVICES = {f"piecework.v1.{name}" for name in ("Admin", "Agents", "AgentSession", "Projects")}
+SERVICES = {f"piecework.v1.{name}" for name in ("Admin", "Agents", "AgentSession", "Projects", "Queues")}
 # The messages of v1 and v1alpha are the same on the wire; only the service's name differs.
 VERSIONS = ("v1", "v1alpha")
 
@@ -82,6 +82,26 @@ def check_call(channel):
         print(f"Projects.Get of an unknown project: {error.code().name}: {error.details()}")
     else:
         raise AssertionError("a project that never was is found")
+    check_queue(call)
+
+
+def check_queue(call):
+    """A message goes through a queue, and the system's queues are left alone."""
+    call("Queues", "Create", name="smoke")
+    body = bytes(range(256))
+    (sent,) = call("Queues", "Send", queue="smoke", messages=[{"body": body, "headers": {"a": "b"}}]).ids
+    (received,) = call("Queues", "Receive", queue="smoke", wait_millis=5000).messages
+    assert (received.message.id, received.message.body) == (sent, body), received
+    assert call("Queues", "Ack", queue="smoke", receipts=[received.receipt]).settled == 1
+    call("Queues", "Delete", name="smoke", if_empty=True)
+    print(f"Queues: message {sent} was sent, received and acknowledged")
+    try:
+        call("Queues", "Purge", name="piecework.todo")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.PERMISSION_DENIED, error
+        print(f"Queues.Purge of the system's: {error.code().name}: {error.details()}")
+    else:
+        raise AssertionError("a queue of the system is purged")
 
 
 def check_tls(socket_channel, authority):

@@ -5,8 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files =
-        ["common", "projects", "agents", "admin", "session"].map(|name| format!("piecework/v1/{name}.proto"));
+    let files = ["common", "projects", "agents", "admin", "session", "queues"]
+        .map(|name| format!("piecework/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=piecework");
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".piecework.v1.ResultsChunk.data")
         .bytes(".piecework.v1.LogsChunk.data")
         .bytes(".piecework.v1.BlobChunk.data")
+        .bytes(".piecework.v1.NewMessage.body")
+        .bytes(".piecework.v1.Message.body")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod open_files;
 pub mod output;
 pub mod pace;
 pub mod plan;
+pub mod queues;
 pub mod reassemble;
 pub mod service;
 pub mod store;

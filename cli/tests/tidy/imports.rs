@@ -27,6 +27,7 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
     ("output", &["domain", "store::disk"]),
     ("store", &["domain"]),
     ("broker", &["domain", "coordinator", "store"]),
+    ("queues", &["domain", "store", "broker"]),
     ("reassemble", &["domain", "output", "store"]),
     ("pace", &[]),
     ("driver", &["domain", "plan", "coordinator", "output", "store", "broker", "reassemble", "pace"]),
@@ -34,7 +35,10 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
     ("feed", &["domain", "store", "broker", "driver", "pace"]),
     ("inbox", &["domain", "store", "broker", "intake"]),
     ("watch", &["domain", "output", "store", "reassemble", "driver", "pace"]),
-    ("wire", &["domain", "plan", "coordinator", "output", "store", "reassemble", "driver", "watch"]),
+    (
+        "wire",
+        &["domain", "plan", "coordinator", "output", "store", "queues", "reassemble", "driver", "watch"],
+    ),
 ];
 
 /// The modules of the server that see the protocol.

@@ -15,6 +15,7 @@ use crate::{
     feed, inbox,
     intake::Intake,
     output::{OutputError, Outputs},
+    queues::{QueueError, Queues, limits::Bounds},
     reassemble::{JobError, Reassembler},
     service::{self, Context, Health},
     store::{Store, StoreError, sqlite::SqliteStore},
@@ -46,6 +47,9 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// The store's name in the data directory.
 const STORE_NAME: &str = "piecework.db";
+
+/// The name of the queues' database in the data directory.
+const QUEUES_NAME: &str = "queues.db";
 
 /// The name of the bulk bytes' directory in the data directory.
 const OUTPUT_NAME: &str = "output";
@@ -145,6 +149,9 @@ pub enum StartError {
     /// The bulk bytes can't be opened.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// The queues can't be opened.
+    #[error("the queues can't be opened: {0}")]
+    Queues(#[from] QueueError),
     /// The compiled-in schema can't be read back, so reflection can't be served.
     #[error("the compiled-in schema is damaged: {0}")]
     Schema(#[from] tonic_reflection::server::Error),
@@ -183,11 +190,13 @@ impl Server {
             None => (None, None),
         };
 
+        let broker = config.broker.clone();
         let brokers = match config.broker {
             Some(broker) => Brokers::RabbitMq(Box::pin(RabbitMq::start(broker)).await?),
             None => Brokers::Embedded,
         };
         let store: Arc<dyn Store> = Arc::new(open_store(config.data.join(STORE_NAME)).await?);
+        let queues = Queues::open(&config.data.join(QUEUES_NAME), Bounds::default(), broker).await?;
         let outputs = Outputs::open(&config.data.join(OUTPUT_NAME))?;
         let epoch = store.open_epoch().await?;
         let reassembler = Reassembler::new(store.clone(), outputs.clone());
@@ -209,6 +218,7 @@ impl Server {
             brokers,
             store,
             outputs,
+            queues,
             reassembler,
             tls: tls.clone(),
             strangers: Arc::new(Semaphore::new(service::STRANGERS_MAX)),

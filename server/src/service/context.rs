@@ -6,6 +6,7 @@ use crate::{
     domain::{Project, ProjectId},
     driver::Handle,
     output::Outputs,
+    queues::Queues,
     reassemble::Reassembler,
     store::Store,
     tls::Tls,
@@ -33,6 +34,8 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// Bulk bytes.
     pub outputs: Outputs,
+    /// Named queues for anybody's messages.
+    pub queues: Queues,
     /// Results.
     pub reassembler: Reassembler,
     /// For agents and clients on other hosts, if there are to be any.

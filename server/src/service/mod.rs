@@ -7,6 +7,7 @@ mod context;
 mod dead_letters;
 mod limits;
 mod projects;
+mod queues;
 mod session;
 mod status;
 mod tokens;
@@ -21,10 +22,11 @@ use piecework_proto::{
     DESCRIPTORS, MESSAGE_BYTES_MAX,
     v1::{
         admin_server::AdminServer, agent_session_server::AgentSessionServer, agents_server::AgentsServer,
-        projects_server::ProjectsServer,
+        projects_server::ProjectsServer, queues_server::QueuesServer,
     },
 };
 use projects::ProjectsService;
+use queues::QueuesService;
 use session::AgentSessionService;
 use std::time::SystemTime;
 use tonic::{
@@ -36,12 +38,13 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
 /// The names under which health is asked for; the empty one stands for the whole coordinator.
-const HEALTH_NAMES: [&str; 5] = [
+const HEALTH_NAMES: [&str; 6] = [
     "",
     ProjectsServer::<ProjectsService>::NAME,
     AgentsServer::<AgentsService>::NAME,
     AdminServer::<AdminService>::NAME,
     AgentSessionServer::<AgentSessionService>::NAME,
+    QueuesServer::<QueuesService>::NAME,
 ];
 
 /// Says whether the coordinator serves.
@@ -89,6 +92,7 @@ pub fn routes(context: &Context) -> Result<(Routes, Health), tonic_reflection::s
         .add_service(limited!(AgentsServer::new(AgentsService::new(context.clone()))))
         .add_service(limited!(AdminServer::new(AdminService::new(context.clone()))))
         .add_service(limited!(AgentSessionServer::new(AgentSessionService::new(context.clone()))))
+        .add_service(limited!(QueuesServer::new(QueuesService::new(context.clone()))))
         .add_service(tonic_health::pb::health_server::HealthServer::new(health))
         .add_service(schema().build_v1()?)
         .add_service(schema().build_v1alpha()?);

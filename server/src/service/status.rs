@@ -2,8 +2,8 @@
 //! its cause and shown without.
 
 use crate::{
-    driver::DriverError, output::OutputError, plan::Problems, reassemble::ReassembleError, store::StoreError,
-    wire::WireError,
+    driver::DriverError, output::OutputError, plan::Problems, queues::QueueError,
+    reassemble::ReassembleError, store::StoreError, wire::WireError,
 };
 use std::{error::Error, time::Duration};
 use tonic::{Code, Status};
@@ -72,6 +72,28 @@ pub(super) fn store(error: StoreError) -> Status {
         StoreError::Fenced { .. } => Status::unavailable("another coordinator has taken over this store"),
         StoreError::Closed => stopping(),
         error => internal("the store failed", &error),
+    }
+}
+
+/// Something can't be done with a queue, whose name the request has in `name_field`.
+pub(super) fn queue(error: QueueError, name_field: &str) -> Status {
+    match error {
+        QueueError::Invalid { field, why } => {
+            let field = match &*field {
+                "name" => name_field.to_owned(),
+                "wait" | "visibility" | "extend" => format!("{field}_millis"),
+                _ => field,
+            };
+            bad_field(field, why)
+        }
+        QueueError::NotFound(_) | QueueError::UnknownReceipt { .. } => Status::not_found(error.to_string()),
+        QueueError::System(_) => Status::permission_denied(error.to_string()),
+        QueueError::Full { .. } | QueueError::TooMany(_) => {
+            try_again(Code::ResourceExhausted, error.to_string())
+        }
+        QueueError::Precondition(why) => Status::failed_precondition(why),
+        QueueError::Unavailable(why) => try_again(Code::Unavailable, why),
+        QueueError::Store(error) => store(error),
     }
 }
 

@@ -6,12 +6,13 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "grpc.health.v1.Health",
     "piecework.v1.Admin",
     "piecework.v1.AgentSession",
     "piecework.v1.Agents",
     "piecework.v1.Projects",
+    "piecework.v1.Queues",
 ];
 
 #[tokio::test]
@@ -24,6 +25,7 @@ async fn health_is_told_for_every_service() {
         "piecework.v1.Agents",
         "piecework.v1.Admin",
         "piecework.v1.AgentSession",
+        "piecework.v1.Queues",
     ] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = within(client.check(request)).await.unwrap().into_inner();

@@ -10,7 +10,10 @@ mod broker;
 mod foreign;
 mod logs;
 mod open;
+mod queue_calls;
 mod queue_messages;
+mod queues;
+mod queues_rabbitmq;
 #[path = "../rabbitmq/mod.rs"]
 mod rabbitmq;
 mod running;

@@ -80,7 +80,7 @@ impl Chosen {
 ///
 /// # Errors
 /// If it may not be kept.
-pub(super) async fn put_aside(
+pub(crate) async fn put_aside(
     link: &Link,
     channel: &Channel,
     prefix: &str,

@@ -50,7 +50,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// Tries each node once.
-    pub(super) async fn open(config: &RabbitMqConfig, purpose: &str) -> Result<Self, RabbitMqError> {
+    pub(crate) async fn open(config: &RabbitMqConfig, purpose: &str) -> Result<Self, RabbitMqError> {
         let mut last = None;
         for uri in config.uris() {
             match connect(config, uri, purpose).await {
@@ -67,21 +67,21 @@ impl Link {
         }))
     }
 
-    pub(super) async fn channel(&self) -> Result<Channel, RabbitMqError> {
+    pub(crate) async fn channel(&self) -> Result<Channel, RabbitMqError> {
         self.within(self.connection.create_channel()).await
     }
 
     /// Whether RabbitMQ takes no publications for now, as it lacks memory or disk.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.connection.status().blocked()
     }
 
-    pub(super) fn node(&self) -> &str {
+    pub(crate) fn node(&self) -> &str {
         &self.node
     }
 
     /// Waits for an answer.
-    pub(super) async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         answer: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, RabbitMqError> {
@@ -89,6 +89,23 @@ impl Link {
             Ok(answer) => answer.map_err(|error| self.error(&error)),
             Err(_) => Err(self.silent()),
         }
+    }
+
+    /// As [`Self::within`], of something that may not be there; none if it is not. The channel is closed then.
+    pub(crate) async fn find<T>(
+        &self,
+        answer: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<Option<T>, RabbitMqError> {
+        match timeout(ANSWER_MAX, answer).await {
+            Ok(Ok(found)) => Ok(Some(found)),
+            Ok(Err(error)) if is_missing(&error) => Ok(None),
+            Ok(Err(error)) => Err(self.error(&error)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.status().connected()
     }
 
     /// Waits for something that is not the connection's, as long as that lasts.
@@ -101,7 +118,7 @@ impl Link {
                 biased;
                 done = &mut something => return Ok(done),
                 _ = looks.tick() => {
-                    if !self.connection.status().connected() {
+                    if !self.is_open() {
                         return Err(self.closed("the connection"));
                     }
                 }
@@ -110,17 +127,17 @@ impl Link {
     }
 
     /// It has closed something that is needed.
-    pub(super) fn closed(&self, what: &str) -> RabbitMqError {
+    pub(crate) fn closed(&self, what: &str) -> RabbitMqError {
         let why = format!("{what} was closed");
         RabbitMqError::Unreachable { node: self.node.clone(), why }
     }
 
-    pub(super) fn error(&self, error: &lapin::Error) -> RabbitMqError {
+    pub(crate) fn error(&self, error: &lapin::Error) -> RabbitMqError {
         told(&self.node, error)
     }
 
     /// It did not answer in time.
-    pub(super) fn silent(&self) -> RabbitMqError {
+    pub(crate) fn silent(&self) -> RabbitMqError {
         let why = format!("it has not answered for {} s", ANSWER_MAX.as_secs());
         RabbitMqError::Unreachable { node: self.node.clone(), why }
     }
@@ -156,6 +173,11 @@ fn told(node: &str, error: &lapin::Error) -> RabbitMqError {
         }
         _ => RabbitMqError::Unreachable { node, why: error.to_string() },
     }
+}
+
+fn is_missing(error: &lapin::Error) -> bool {
+    use lapin::protocol::AMQPSoftError::NOTFOUND;
+    matches!(error.kind(), ErrorKind::ProtocolError(fault) if *fault.kind() == AMQPErrorKind::Soft(NOTFOUND))
 }
 
 fn is_refusal(kind: &AMQPErrorKind) -> bool {

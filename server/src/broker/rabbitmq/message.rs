@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 const VERSION: u32 = 1;
 
 /// The delivery mode of messages that are kept on disk, as AMQP numbers it.
-pub(super) const PERSISTENT: u8 = 2;
+pub(crate) const PERSISTENT: u8 = 2;
 
 /// What all our messages are.
 pub(super) const JSON: &str = "application/json";

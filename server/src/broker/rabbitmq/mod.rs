@@ -22,12 +22,15 @@ mod state;
 mod topology;
 
 pub use config::{PREFIX_DEFAULT, RabbitMqConfig, RabbitMqConfigError, has_password};
+pub(crate) use dead::put_aside;
 pub use dead::{Chosen, DEAD_LETTERS_MAX, DeadLetter, Treatment};
 pub(crate) use exchange::{Exchange, Publication};
 pub(crate) use inbox::{Inbox, Letter};
 pub(crate) use keep::{Session, keep};
 pub(crate) use link::Link;
 pub use link::RabbitMqError;
+pub(crate) use message::PERSISTENT;
+pub(crate) use topology::system_queues;
 
 use super::{Arrived, Broker, Specs};
 use crate::{

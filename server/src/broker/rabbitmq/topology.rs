@@ -74,6 +74,11 @@ pub(super) fn dead_name(prefix: &str) -> String {
     format!("{prefix}.dead")
 }
 
+/// The queues that are there always, by name.
+pub(crate) fn system_queues(prefix: &str) -> [String; 3] {
+    [dead_name(prefix), inbox_name(prefix), todo_name(prefix, &Labels::new())]
+}
+
 /// As in a URL, so that no two sets of labels have one name.
 fn escape(text: &str, out: &mut String) {
     for byte in text.bytes() {

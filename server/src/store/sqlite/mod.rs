@@ -14,6 +14,8 @@ mod tests;
 mod writer;
 
 pub use reads::Reads;
+pub(crate) use schema::bring_up;
+pub(crate) use writer::tune;
 pub use writer::{SUBMISSION_RESERVE_BYTES, Writer};
 
 use super::{
@@ -120,7 +122,7 @@ impl Readers {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
-        writer::tune(&connection)?;
+        tune(&connection)?;
         Ok(connection)
     }
 

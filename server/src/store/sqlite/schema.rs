@@ -202,16 +202,21 @@ CREATE TABLE ends (
 CREATE INDEX client_keys_by_index ON client_keys (project, idx);
 ";
 
-/// Brings a database to the version that this program knows, all or nothing.
+/// Brings the store to the version that this program knows.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let known = MIGRATIONS.len() as u32;
+    bring_up(connection, MIGRATIONS)
+}
+
+/// Brings a database to the version that is behind the last of these migrations, all or nothing.
+pub(crate) fn bring_up(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+    let known = migrations.len() as u32;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > known {
         return Err(StoreError::Newer { found, known });
     }
     if found < known {
-        for migration in MIGRATIONS.iter().skip(found as usize) {
+        for migration in migrations.iter().skip(found as usize) {
             transaction.execute_batch(migration)?;
         }
         transaction.pragma_update(None, "user_version", known)?;

@@ -308,7 +308,7 @@ impl Writer {
 }
 
 /// What every connection has.
-pub(super) fn tune(connection: &Connection) -> Result<(), StoreError> {
+pub(crate) fn tune(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(Duration::from_millis(BUSY_MILLIS))?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
