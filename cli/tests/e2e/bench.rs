@@ -140,7 +140,10 @@ fn check_every_measurement(runtime: Runtime) {
         let least = if row["name"] == "fleet" { 0.0 } else { f64::MIN_POSITIVE };
         assert!(row["ours"].as_f64().is_some_and(|ours| ours >= least), "{row:#}");
         if row["against"].is_string() {
-            assert!(row["name"] == "behind" || row["name"] == "broker" || row["goal"]["bound"].as_f64().is_some(), "{row:#}");
+            assert!(
+                row["name"] == "behind" || row["name"] == "broker" || row["goal"]["bound"].as_f64().is_some(),
+                "{row:#}"
+            );
             assert_eq!(rounds("ours_rounds"), rounds("theirs_rounds"), "{row:#}");
             assert!(row["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{row:#}");
         }

@@ -12,10 +12,10 @@ mod crashes;
 mod endings;
 mod fleet;
 mod home;
-mod open;
 #[expect(dead_code, reason = "it can do more than is asked of it here")]
 #[path = "../../../server/tests/rabbitmq/mod.rs"]
 mod node;
+mod open;
 mod order;
 mod queens;
 mod rabbitmq;

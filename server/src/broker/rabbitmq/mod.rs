@@ -30,7 +30,7 @@ pub(crate) use keep::{Session, keep};
 pub(crate) use link::Link;
 pub use link::RabbitMqError;
 pub(crate) use message::PERSISTENT;
-pub(crate) use topology::system_queues;
+pub(crate) use topology::{DELIVERIES_MAX, system_queues};
 
 use super::{Arrived, Broker, Specs};
 use crate::{

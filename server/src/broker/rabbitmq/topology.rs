@@ -17,6 +17,10 @@ const EXPIRES_MILLIS: i64 = 24 * 3600 * 1000;
 /// How many refused messages are kept at the most; the oldest go first.
 const DEAD_MESSAGES_MAX: i64 = 10_000;
 
+/// How often a message may be delivered in vain, which is for ever: RabbitMQ 4 drops it after 20 times if nothing is said, and
+/// counts each look.
+pub(crate) const DELIVERIES_MAX: i64 = 1_000_000_000;
+
 /// Longest name with the labels in it, in bytes. RabbitMQ takes up to 255.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -101,11 +105,15 @@ pub(super) async fn declare(channel: &Channel, name: &str, queue: Use) -> lapin:
     // Replicated where there are several nodes, and on the disk before a publication is confirmed.
     arguments.insert("x-queue-type".into(), text("quorum"));
     match queue {
-        Use::Todo | Use::Inbox => {}
+        Use::Todo => {}
+        Use::Inbox => {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
+        }
         Use::TodoOfLabels => {
             arguments.insert("x-expires".into(), AMQPValue::LongLongInt(EXPIRES_MILLIS));
         }
         Use::Dead => {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERIES_MAX));
             arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(DEAD_MESSAGES_MAX));
         }
     }

@@ -15,7 +15,7 @@ use super::{
     limits::{BATCH_BYTES_MAX, Bounds},
     message::{DeleteIf, Message, Nack},
 };
-use crate::broker::rabbitmq::{RabbitMqConfig, system_queues};
+use crate::broker::rabbitmq::{DELIVERIES_MAX, RabbitMqConfig, system_queues};
 use async_trait::async_trait;
 use fetch::{Answer, requeue};
 use held::Held;
@@ -44,10 +44,6 @@ const PEEKS_MAX: usize = 8;
 
 /// Longest name that RabbitMQ takes.
 const AMQP_NAME_BYTES_MAX: usize = 255;
-
-/// How often a message may be delivered in vain, which is for ever: RabbitMQ 4 drops it after 20 times if nothing is said, and
-/// counts peeks.
-const DELIVERIES_MAX: i64 = 1_000_000_000;
 
 /// The carrier, as it is given to who uses queues.
 pub(super) struct RabbitMqCarrier {
