@@ -41,11 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a log a message tells.
 const LOG_LINES_MAX: usize = 10;
 
-/// What the names of all queues begin with.
+/// What the names of all queues begin with, apart from whatever else uses the RabbitMQ.
 pub(super) const BROKER_PREFIX: &str = "piecework-bench";
 
 /// Settings of the user's that are not for the processes that are measured.
-const SETTINGS: &[&str] = &["PIECEWORK_SERVER", "PIECEWORK_DATA"];
+const SETTINGS: &[&str] = &["PIECEWORK_SERVER", "PIECEWORK_DATA", "PIECEWORK_BROKER_PREFIX"];
 
 /// The processes that run now.
 #[derive(Debug, Default)]
@@ -129,8 +129,8 @@ impl Parts {
         match way {
             Way::Socket => {}
             Way::Tls => args.push(OsStr::new("--listen")),
-            // Its options are in the environment, where no one sees a password.
-            Way::RabbitMq => args.push(OsStr::new("--rabbitmq")),
+            // Its other options are in the environment, where no one sees a password.
+            Way::RabbitMq => args.extend(["--rabbitmq", "--broker-prefix", BROKER_PREFIX].map(OsStr::new)),
         }
         let pid = self.spawn("coordinator", &args, data.with_extension("coordinator.log")).await?;
         let socket = data.join("piecework.sock");
@@ -220,8 +220,6 @@ impl Parts {
         for setting in SETTINGS {
             command.env_remove(setting);
         }
-        // Apart from whatever else uses the RabbitMQ.
-        command.env("PIECEWORK_BROKER_PREFIX", BROKER_PREFIX);
         // A group of its own: Ctrl-C is for this program, which then stops them in order.
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn().map_err(|error| failed(format!("can't be started: {error}")))?;
