@@ -6,7 +6,7 @@ pub const OK: u8 = 0;
 pub const PROJECT_FAILED: u8 = 1;
 /// The command line or an input file is wrong.
 pub const BAD_INPUT: u8 = 2;
-/// There is no such project, task or attempt.
+/// What is named is not there: a project, task, attempt, agent, queue or receipt.
 pub const NOT_FOUND: u8 = 3;
 /// No coordinator can be reached, or it was lost for too long.
 pub const NO_COORDINATOR: u8 = 4;
@@ -26,7 +26,7 @@ pub const ALL: &[(u8, &str)] = &[
     (OK, "all went well; of `run`, `watch` and `results`: the project succeeded"),
     (PROJECT_FAILED, "the project failed"),
     (BAD_INPUT, "the command line or an input file is wrong"),
-    (NOT_FOUND, "there is no such project, task or attempt"),
+    (NOT_FOUND, "what is named is not there: a project, task, attempt, agent, queue or receipt"),
     (NO_COORDINATOR, "no coordinator can be reached, or it was lost for too long"),
     (REFUSED, "the coordinator refused, or failed"),
     (CANCELLED, "the project was cancelled"),

@@ -11,6 +11,12 @@ pub fn manual() -> String {
     let mut command = Args::command().term_width(100);
     command.build();
     section(&mut text, &mut command);
+    sections_below(&mut text, &mut command);
+    text
+}
+
+/// The help of the commands of a command, and of theirs.
+fn sections_below(text: &mut String, command: &mut clap::Command) {
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     let names: Vec<String> = shown.map(|command| command.get_name().to_owned()).collect();
     for name in names.iter().filter(|name| *name != "help") {
@@ -19,10 +25,10 @@ pub fn manual() -> String {
                 let global = arg.is_global_set();
                 arg.hide(global)
             });
-            section(&mut text, &mut command);
+            section(text, &mut command);
+            sections_below(text, &mut command);
         }
     }
-    text
 }
 
 fn section(text: &mut String, command: &mut clap::Command) {
