@@ -6,10 +6,12 @@
 
 mod fleet;
 mod follow;
+mod queues;
 mod submit;
 mod target;
 
 pub use follow::{ResultsStream, WatchStream, has_ended};
+pub use queues::Settled;
 pub(crate) use submit::unique_key;
 pub use target::Target;
 
@@ -18,7 +20,10 @@ use piecework_proto::{
     MESSAGE_BYTES_MAX,
     address::Address,
     dial,
-    v1::{self, admin_client::AdminClient, agents_client::AgentsClient, projects_client::ProjectsClient},
+    v1::{
+        self, admin_client::AdminClient, agents_client::AgentsClient, projects_client::ProjectsClient,
+        queues_client::QueuesClient,
+    },
 };
 use std::{
     error::Error as _,
@@ -97,6 +102,7 @@ pub struct Client {
     projects: ProjectsClient<Transport>,
     agents: AgentsClient<Transport>,
     admin: AdminClient<Transport>,
+    queues: QueuesClient<Transport>,
     patience: Duration,
     note: Note,
     /// The user was told that the coordinator is away. Shared by all streams, so that it is told once.
@@ -133,7 +139,8 @@ impl Client {
             address,
             projects: ProjectsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
             agents: AgentsClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
-            admin: AdminClient::new(channel),
+            admin: AdminClient::new(channel.clone()),
+            queues: QueuesClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
             patience: PATIENCE,
             note,
             away: Arc::default(),

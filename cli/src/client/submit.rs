@@ -42,7 +42,7 @@ impl Client {
     }
 
     /// Asks until there is an answer; what is asked may be done more than once.
-    async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
+    pub(super) async fn patiently<T, F: Future<Output = Result<T, ClientError>>>(
         &self,
         ask: impl FnMut() -> F,
     ) -> Result<T, ClientError> {

@@ -1,5 +1,6 @@
 //! `piecework add`
 
+use super::lines::Lines;
 use crate::{
     client::{Client, unique_key},
     context::Context,
@@ -9,18 +10,9 @@ use crate::{
         human,
         json::{Added, Line, Project},
     },
-    project_file::{self, ProjectFileError},
 };
 use piecework_proto::v1;
 use std::path::PathBuf;
-use tokio::sync::mpsc;
-
-/// Most tasks in one call.
-const CALL_TASKS_MAX: usize = 1000;
-/// Most bytes of items in one call, but for the last one.
-const CALL_BYTES_MAX: usize = 1 << 20;
-/// How many lines are read ahead of the coordinator.
-const LINES_AHEAD_MAX: usize = 1000;
 
 /// Add tasks to an open project, and print their numbers.
 ///
@@ -54,19 +46,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
     let is_single = args.file.is_none() && args.items.len() == 1;
     let keys = Keys { base: args.key.unwrap_or_else(unique_key), is_single, count: 0 };
     let mut adder = Adder { context, client, project, keys, new: 0, existed: 0 };
-    let mut lines = read(args.items, args.file);
-    let mut ready = Vec::with_capacity(CALL_TASKS_MAX);
-    while lines.recv_many(&mut ready, CALL_TASKS_MAX).await > 0 {
-        let mut call = Vec::new();
-        let mut bytes = 0;
-        for item in ready.drain(..) {
-            let item = item?;
-            bytes += item.len();
-            call.push(item);
-            if bytes >= CALL_BYTES_MAX {
-                adder.add(std::mem::take(&mut call), false).await?;
-                bytes = 0;
-            }
+    let mut lines = Lines::read(args.items, args.file);
+    loop {
+        let call = lines.next_call(0).await?;
+        if call.is_empty() {
+            break;
         }
         adder.add(call, false).await?;
     }
@@ -74,29 +58,6 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<(), CliError> {
         adder.add(Vec::new(), true).await?;
     }
     adder.finish().await
-}
-
-/// Reads what is to be added, ahead of the coordinator and within bounds. After an error nothing follows.
-fn read(items: Vec<String>, file: Option<PathBuf>) -> mpsc::Receiver<Result<String, ProjectFileError>> {
-    let (lines, receiver) = mpsc::channel(LINES_AHEAD_MAX);
-    tokio::task::spawn_blocking(move || {
-        let given = items.into_iter().map(Ok);
-        if !given.into_iter().all(|item| lines.blocking_send(item).is_ok()) {
-            return;
-        }
-        match file.map(|file| project_file::item_lines(&file)) {
-            Some(Ok(read)) => {
-                for line in read {
-                    if lines.blocking_send(line).is_err() {
-                        return;
-                    }
-                }
-            }
-            Some(Err(error)) => drop(lines.blocking_send(Err(error))),
-            None => {}
-        }
-    });
-    receiver
 }
 
 /// The keys of the items, in their order.

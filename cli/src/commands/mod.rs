@@ -9,9 +9,11 @@ mod bench_part;
 mod cancel;
 mod completions;
 mod dead_letters;
+mod lines;
 mod logs;
 mod ls;
 pub(crate) mod new;
+mod queues;
 mod results;
 mod run;
 mod show;
@@ -39,6 +41,7 @@ pub(crate) enum Command {
     Cancel(cancel::Args),
     Agents(agents::Args),
     Tokens(tokens::Args),
+    Queues(queues::Args),
     DeadLetters(dead_letters::Args),
     New(new::Args),
     #[cfg(feature = "embedded")]
@@ -78,6 +81,7 @@ impl Command {
             #[cfg(feature = "embedded")]
             Self::BenchPart(args) => Box::pin(bench_part::run(context, args)).await,
             Self::Tokens(args) => Box::pin(tokens::run(context, args)).await,
+            Self::Queues(args) => Box::pin(queues::run(context, args)).await,
             Self::DeadLetters(args) => Box::pin(dead_letters::run(context, args)).await,
             Self::New(args) => Box::pin(new::run(context, &args)).await,
             Self::Completions(args) => Box::pin(completions::run(context, &args)).await,

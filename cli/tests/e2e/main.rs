@@ -18,6 +18,7 @@ mod node;
 mod open;
 mod order;
 mod queens;
+mod queues;
 mod rabbitmq;
 mod sealed;
 mod witness;

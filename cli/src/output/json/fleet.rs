@@ -179,6 +179,6 @@ pub struct ClientTokens {
 /// What was removed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Removed {
-    /// Names of agents, or ids of tokens.
+    /// Names of agents or queues, or ids of tokens.
     pub removed: Vec<String>,
 }

@@ -6,12 +6,14 @@
 mod added;
 mod dead_letters;
 mod fleet;
+mod queues;
 
 pub use added::Added;
 pub use dead_letters::{DeadLetter, DeadLetters, TreatedDeadLetters};
 pub use fleet::{
     Agent, Agents, ClientToken, ClientTokens, JoinToken, JoinTokens, NewClientToken, NewJoinToken, Removed,
 };
+pub use queues::{CreatedQueue, Message, Messages, Purged, Queue, Queues, Sent, SettledReceipts};
 
 use crate::output::human;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -19,7 +21,7 @@ use piecework_proto::v1;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// A line of a stream: of `run`, `submit`, `add`, `watch`, `results`, `logs` and `up`.
+/// A line of a stream: of `run`, `submit`, `add`, `watch`, `results`, `logs`, `queues send`, `queues receive` and `up`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
@@ -37,6 +39,10 @@ pub enum Line {
     Result(ResultBytes),
     /// The next bytes of a task's output.
     Log(LogBytes),
+    /// A message was put into a queue, and is durable.
+    Sent(Sent),
+    /// A message was received from a queue.
+    Message(Message),
 }
 
 /// Where a coordinator listens, and what its agent runs tasks in.
@@ -92,6 +98,20 @@ pub enum Data {
     Base64(String),
 }
 
+impl Data {
+    /// What these bytes are; none of none.
+    #[must_use]
+    pub fn of(bytes: Vec<u8>) -> Option<Self> {
+        if bytes.is_empty() {
+            return None;
+        }
+        Some(match String::from_utf8(bytes) {
+            Ok(text) => Self::Text(text),
+            Err(error) => Self::Base64(STANDARD.encode(error.as_bytes())),
+        })
+    }
+}
+
 /// Cuts a stream of bytes into [`Data`], so that no character is cut in two.
 #[derive(Debug, Default)]
 pub struct DataCutter {
@@ -108,22 +128,12 @@ impl DataCutter {
         {
             self.rest = bytes.split_off(error.valid_up_to());
         }
-        Self::data(bytes)
+        Data::of(bytes)
     }
 
     /// What is left at the end of the stream.
     pub fn finish(&mut self) -> Option<Data> {
-        Self::data(std::mem::take(&mut self.rest))
-    }
-
-    fn data(bytes: Vec<u8>) -> Option<Data> {
-        if bytes.is_empty() {
-            return None;
-        }
-        Some(match String::from_utf8(bytes) {
-            Ok(text) => Data::Text(text),
-            Err(error) => Data::Base64(STANDARD.encode(error.as_bytes())),
-        })
+        Data::of(std::mem::take(&mut self.rest))
     }
 }
 
@@ -402,7 +412,7 @@ pub struct NewProject {
 #[serde(untagged)]
 #[schemars(title = "What piecework --output json writes")]
 pub enum Output {
-    /// `run`, `submit`, `add`, `watch`, `results`, `logs`, `up`: one a line.
+    /// `run`, `submit`, `add`, `watch`, `results`, `logs`, `queues send`, `queues receive`, `up`: one a line.
     Stream(Line),
     /// `ls`.
     Ls(Projects),
@@ -424,8 +434,20 @@ pub enum Output {
     NewClientToken(NewClientToken),
     /// `tokens ls`.
     ClientTokens(ClientTokens),
-    /// `agents remove`, `agents join-token rm` and `tokens rm`.
+    /// `agents remove`, `agents join-token rm`, `tokens rm` and `queues rm`.
     Removed(Removed),
+    /// `queues ls`.
+    Queues(Queues),
+    /// `queues show`.
+    Queue(Queue),
+    /// `queues create`.
+    CreatedQueue(CreatedQueue),
+    /// `queues peek`.
+    Messages(Messages),
+    /// `queues ack` and `queues nack`.
+    SettledReceipts(SettledReceipts),
+    /// `queues purge`.
+    Purged(Purged),
     /// `dead-letters ls`.
     DeadLetters(DeadLetters),
     /// `dead-letters replay` and `dead-letters rm`.
