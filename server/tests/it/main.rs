@@ -7,6 +7,7 @@ mod agent;
 mod bench;
 mod boot;
 mod broker;
+mod broker_tls;
 mod foreign;
 mod logs;
 mod open;

@@ -38,6 +38,11 @@ pub(crate) struct Node {
 impl Node {
     /// Starts one. None where there is no RabbitMQ, unless that is required.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(|_| String::new())
+    }
+
+    /// The same with more lines in its configuration, which may name files that are put into its directory.
+    pub(crate) fn start_with(configure: impl FnOnce(&Path) -> String) -> Option<Self> {
         if !Path::new(PROGRAMS).join("rabbitmq-server").exists() {
             let required = std::env::var_os("PIECEWORK_TEST_REQUIRE_RABBITMQ").is_some();
             assert!(!required, "a test that must run here can't: rabbitmq-server is not installed");
@@ -50,8 +55,9 @@ impl Node {
         drop(held);
         let config = format!(
             "listeners.tcp.default = 127.0.0.1:{}\nloopback_users = none\ndisk_free_limit.absolute = 50MB\n\
-             log.console = true\nlog.file = false\n",
-            ports[0]
+             log.console = true\nlog.file = false\n{}",
+            ports[0],
+            configure(dir.path())
         );
         fs::write(dir.path().join("rabbitmq.conf"), config).expect("a file");
         fs::write(dir.path().join("plugins"), "[].\n").expect("a file");
