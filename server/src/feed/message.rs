@@ -1,7 +1,8 @@
 //! The messages of DONE: JSON of a documented, versioned shape.
 
 use crate::{
-    domain::{Outcome, Output, OutputBody, Project, Usage},
+    broker::rabbitmq::Publication,
+    domain::{AttemptKey, Outcome, Output, OutputBody, Project, Usage},
     store::{Recorded, RecordedResult},
 };
 use data_encoding::{BASE64, HEXLOWER};
@@ -138,32 +139,41 @@ pub(crate) struct ProjectEnd {
 }
 
 impl Done {
-    pub(super) fn new(recorded: &Recorded) -> Self {
+    fn new(recorded: &Recorded) -> Self {
         match recorded {
             Recorded::Result(result) => Self::Result(Box::new(TaskResult::new(result))),
             Recorded::End { project, .. } => Self::Project(ProjectEnd::new(project)),
         }
     }
+}
 
-    /// What readers choose by: `PROJECT.PHASE.success`, `PROJECT.PHASE.failure` or `PROJECT.project.STATE`.
-    pub(super) fn routing_key(&self) -> String {
+impl Publication for Recorded {
+    /// `PROJECT.PHASE.success`, `PROJECT.PHASE.failure` or `PROJECT.project.STATE`.
+    fn routing_key(&self) -> String {
         match self {
             Self::Result(result) => {
-                let how = if result.success { "success" } else { "failure" };
-                format!("{}.{}.{how}", result.project, result.phase)
+                let task = result.attempt.key.task;
+                let how = if result.attempt.outcome.is_success() { "success" } else { "failure" };
+                format!("{}.{}.{how}", task.project.0, task.phase)
             }
-            Self::Project(end) => format!("{}.project.{}", end.project, end.state),
+            Self::End { project, .. } => format!("{}.project.{}", project.id.0, project.state),
         }
     }
 
     /// The same whenever this is published again, and of no other message of this installation.
-    pub(super) fn id(&self) -> String {
+    fn id(&self) -> String {
         match self {
             Self::Result(result) => {
-                format!("{}/{}/{}#{}", result.project, result.phase, result.index, result.attempt)
+                let AttemptKey { task, attempt } = result.attempt.key;
+                format!("{}/{}/{}#{attempt}", task.project.0, task.phase, task.index)
             }
-            Self::Project(end) => format!("{}/end/{}", end.project, end.generation),
+            Self::End { project, .. } => format!("{}/end/{}", project.id.0, project.generation.0),
         }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        // Texts and numbers can always be written.
+        serde_json::to_vec(&Done::new(self)).unwrap_or_default()
     }
 }
 

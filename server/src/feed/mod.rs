@@ -11,13 +11,12 @@
 mod message;
 
 use crate::{
-    broker::rabbitmq::{Exchange, Link, Publication, RabbitMqConfig, RabbitMqError, Session, keep},
+    broker::rabbitmq::{Exchange, Link, RabbitMqConfig, RabbitMqError, Session, keep},
     domain::CoordinatorEpoch,
     driver::Handle,
     pace::Pace,
     store::{FeedCursor, Store, StoreError},
 };
-use message::Done;
 use std::{convert::Infallible, future, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
@@ -79,7 +78,7 @@ impl Session for Feed {
 
 impl Feed {
     async fn publish(&mut self, link: &Link) -> Result<Infallible, RabbitMqError> {
-        let exchange = Exchange::open(link, &self.exchange).await?;
+        let mut exchange = Exchange::open(link, &self.exchange).await?;
         let mut pace = Pace::new(BATCH_EVERY, BATCHES_AT_ONCE);
         loop {
             self.changes.borrow_and_update();
@@ -97,8 +96,7 @@ impl Feed {
                 }
                 continue;
             }
-            let publications = recorded.iter().map(|recorded| publication(&Done::new(recorded))).collect();
-            exchange.publish(publications).await?;
+            exchange.publish(&recorded).await?;
             self.cursor = to;
             while let Err(error) = self.store.move_feed(self.epoch, to).await {
                 pause(&error).await;
@@ -107,14 +105,5 @@ impl Feed {
                 tokio::time::sleep_until(at).await;
             }
         }
-    }
-}
-
-fn publication(done: &Done) -> Publication {
-    Publication {
-        routing_key: done.routing_key(),
-        id: done.id(),
-        // Texts and numbers can always be written.
-        body: serde_json::to_vec(done).unwrap_or_default(),
     }
 }

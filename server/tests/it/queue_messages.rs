@@ -155,6 +155,31 @@ async fn a_reader_chooses_what_it_gets() {
     }
 }
 
+/// Of what nobody hears most is not even sent; that must not keep anything from who comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_late_gets_all_that_is_recorded_from_then_on() {
+    const EACH: u16 = 20;
+    let Some(node) = node().await else { return };
+    let bench = start(&node, "late").await;
+    let project = bench.submit_good(spec((3 * EACH).into())).await;
+    let foreign = Foreign::connect(&node, "late").await;
+    let mut agent = Agent::connect(&bench, hello("host"), 1).await;
+    for _ in 0..2 {
+        agent.work(EACH.into(), print).await;
+        // They are published, and it is known that nobody hears them.
+        sleep(20 * LOOK_EVERY).await;
+    }
+    foreign.listen("#").await;
+    agent.work(EACH.into(), print).await;
+    let mut told = BTreeSet::new();
+    while !told.contains(&format!("{project}/end/1")) {
+        told.insert(foreign.done().await.0);
+    }
+    for index in 2 * EACH..3 * EACH {
+        assert!(told.contains(&format!("{project}/task/{index}#1")), "{index} is missing: {told:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_kept_with_the_reason_and_can_be_replayed() {
     let Some(node) = node().await else { return };
