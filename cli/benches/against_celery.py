@@ -2,7 +2,7 @@
 """Piecework against Celery over the same RabbitMQ, in turn: so many processes of /bin/true, two at a time, each result awaited.
 
     pip install celery pika
-    PIECEWORK_BROKER=amqp://guest:guest@localhost celery.py [TASKS [ROUNDS]]
+    PIECEWORK_BROKER=amqp://guest:guest@localhost against_celery.py [TASKS [ROUNDS]]
 
 Needs `piecework` in PATH (a release build), and a RabbitMQ with nothing else to do. Celery gets a prefork pool of two, the RPC result
 backend, persistent messages and its default settings otherwise; it is sent all tasks at once, as one group. Piecework runs them as
