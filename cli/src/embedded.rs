@@ -1,7 +1,7 @@
 //! A coordinator and an agent in this process, for one machine.
 
 use crate::{context::Context, error::CliError, exit_code};
-use piecework_proto::address::listen_address;
+use piecework_proto::address::{listen_address, web_origin};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -40,6 +40,10 @@ pub(crate) struct ListenArgs {
     /// A name or address under which other hosts know this one; may be given again.
     #[arg(long = "tls-name", value_name = "NAME", requires = "listen")]
     pub(crate) tls_names: Vec<String>,
+    /// The origin of web pages that may use the queues over HTTP, such as `https://app.example`, or `*` for all; may be given again, or
+    /// several with commas between them.
+    #[arg(long = "cors-origin", env = "PIECEWORK_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = web_origin, requires = "listen", hide_env_values = true)]
+    pub(crate) cors_origins: Vec<String>,
 }
 
 /// Which broker carries the tasks to do.
@@ -112,6 +116,7 @@ mod with {
                 names: listen.tls_names,
                 certificate: None,
                 agent_life: AGENT_LIFE_DEFAULT,
+                cors_origins: listen.cors_origins,
             });
             let broker = broker.config(std::env::args());
             let broker = broker.map_err(|error| CliError::new(exit_code::BAD_INPUT, error.to_string()))?;
@@ -262,6 +267,7 @@ mod without {
                 socket,
                 listen.listen,
                 listen.tls_names,
+                listen.cors_origins,
                 name,
                 args.slots,
                 args.runtime,

@@ -126,6 +126,31 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, ListenError> {
 #[error("{0:?} is no IP address with a port, such as 0.0.0.0:7437 or [::]:7437")]
 pub struct ListenError(String);
 
+/// The origin of web pages, as browsers name it: scheme, host and port in lower case, and no path; or `*` for any.
+///
+/// # Errors
+/// If it is none.
+pub fn web_origin(text: &str) -> Result<String, OriginError> {
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let origin = text.to_ascii_lowercase();
+    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let is_fine =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    match host {
+        Some(host) if !host.is_empty() && host.bytes().all(is_fine) => Ok(origin),
+        _ => Err(OriginError(text.to_owned())),
+    }
+}
+
+/// No origin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no origin of web pages, such as https://app.example or http://localhost:8080 (without a path), nor `*`"
+)]
+pub struct OriginError(String);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +205,22 @@ mod tests {
         assert_eq!(listen_address("10.0.0.1").map(|address| address.port()), Ok(PORT_DEFAULT));
         assert_eq!(listen_address("[::]:1").map(|address| address.port()), Ok(1));
         assert!(listen_address("example.org:1").is_err());
+    }
+
+    #[test]
+    fn origins_are_what_browsers_send() {
+        for (text, expected) in [
+            ("*", Some("*")),
+            ("https://App.example", Some("https://app.example")),
+            ("http://localhost:8080", Some("http://localhost:8080")),
+            ("http://[::1]:1", Some("http://[::1]:1")),
+            ("https://app.example/", None),
+            ("app.example", None),
+            ("https://", None),
+            ("https://a b", None),
+            ("ftp://a", None),
+        ] {
+            assert_eq!(web_origin(text).ok().as_deref(), expected, "{text}");
+        }
     }
 }

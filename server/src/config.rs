@@ -10,7 +10,7 @@ use crate::{
     tls::{AGENT_LIFE_DEFAULT, CertificateFiles},
 };
 use clap::Parser;
-use piecework_proto::address::listen_address;
+use piecework_proto::address::{listen_address, web_origin};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Shortest lease: below, an agent that is merely busy would lose its attempts.
@@ -89,6 +89,17 @@ pub struct Options {
         value_parser = clap::value_parser!(u64).range(1..=24 * 3650)
     )]
     pub agent_cert_hours: u64,
+    /// The origin of web pages that may use the queues over HTTP, such as `https://app.example`, or `*` for all; may be given again, or
+    /// several with commas between them.
+    #[arg(
+        long = "cors-origin",
+        env = "PIECEWORK_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = web_origin,
+        requires = "listen"
+    )]
+    pub cors_origins: Vec<String>,
     /// Which broker carries TODO.
     #[command(flatten)]
     pub broker: BrokerOptions,
@@ -108,6 +119,7 @@ impl TryFrom<Options> for ServerConfig {
             tls_cert,
             tls_key,
             agent_cert_hours,
+            cors_origins,
             broker,
         } = options;
         let listen = listen.map(|address| ListenConfig {
@@ -115,6 +127,7 @@ impl TryFrom<Options> for ServerConfig {
             names: tls_names,
             certificate: tls_cert.zip(tls_key).map(|(chain, key)| CertificateFiles { chain, key }),
             agent_life: Duration::from_secs(agent_cert_hours * 3600),
+            cors_origins,
         });
         let broker = broker.config(std::env::args())?;
         Ok(Self { data, socket, lease: Duration::from_secs(lease_secs), crashes_max, listen, broker })

@@ -15,6 +15,7 @@ pub mod pace;
 pub mod plan;
 pub mod queues;
 pub mod reassemble;
+mod rfc3339;
 pub mod service;
 pub mod store;
 pub mod telemetry;

@@ -97,13 +97,21 @@ pub struct ListenConfig {
     pub certificate: Option<CertificateFiles>,
     /// How long an agent's certificate is good.
     pub agent_life: Duration,
+    /// The origins of web pages that may call, such as `https://app.example`; `*` is all.
+    pub cors_origins: Vec<String>,
 }
 
 impl ListenConfig {
     /// Listens there, and all else as it is by default.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, names: Vec::new(), certificate: None, agent_life: AGENT_LIFE_DEFAULT }
+        Self {
+            address,
+            names: Vec::new(),
+            certificate: None,
+            agent_life: AGENT_LIFE_DEFAULT,
+            cors_origins: Vec::new(),
+        }
     }
 }
 
@@ -182,6 +190,7 @@ impl Server {
         let data = DataDir::lock(&config.data)?;
         let socket = config.socket.unwrap_or_else(|| config.data.join(SOCKET_NAME));
         let (listener, socket_file) = Listener::bind(&socket)?;
+        let origins = config.listen.as_ref().map(|listen| listen.cors_origins.clone()).unwrap_or_default();
         let (tcp, tls) = match config.listen {
             Some(listen) => {
                 let (tcp, tls) = tcp::bind(&config.data, listen).await?;
@@ -228,7 +237,7 @@ impl Server {
             tasks: tasks.clone(),
         };
         let (routes, health) = service::routes(&context)?;
-        let serve = |routes| service::router(&context, routes);
+        let serve = |routes| service::router(&context, routes, &origins);
         let socket_serving = serve(routes.clone())
             .serve_with_incoming_shutdown(listener.connections(), stop.clone().cancelled_owned());
         let address = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 /// Binds the listener, and opens or makes what TLS needs.
 pub(super) async fn bind(data: &Path, config: ListenConfig) -> Result<(TcpListener, Tls), StartError> {
-    let ListenConfig { address, names, certificate, agent_life } = config;
+    let ListenConfig { address, names, certificate, agent_life, .. } = config;
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;

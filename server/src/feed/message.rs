@@ -3,12 +3,12 @@
 use crate::{
     broker::rabbitmq::Publication,
     domain::{AttemptKey, Outcome, Output, OutputBody, Project, Usage},
+    rfc3339::rfc3339,
     store::{Recorded, RecordedResult},
 };
 use data_encoding::{BASE64, HEXLOWER};
 use serde::Serialize;
 use std::str;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The shape's version. Fields may be added to it; what is there stays.
 const VERSION: u32 = 1;
@@ -254,15 +254,6 @@ impl Printed {
         }
         printed
     }
-}
-
-/// Milliseconds since 1970, for people and programs.
-fn rfc3339(millis: i64) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        // A year beyond 9999.
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

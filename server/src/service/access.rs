@@ -9,12 +9,13 @@
 //!
 //! All clients may do the same so far: a token's role is to be told here, in [`Caller::Client`], and asked for in [`may`].
 
-use super::{Context, limits::STRANGER_BYTES_MAX, status, tokens};
+use super::{Context, limits::STRANGER_BYTES_MAX, status, tokens, web};
 use crate::{
     domain::{Certified, Grant, Standing, TokenId},
     store::Store,
     tls::{self, Peer},
 };
+use axum::response::IntoResponse;
 use futures_util::future::BoxFuture;
 use http_body_util::Limited;
 use piecework_proto::{
@@ -26,7 +27,7 @@ use std::{
     sync::Arc,
     task::{self, Poll},
 };
-use tonic::{Status, body::Body, codegen::http};
+use tonic::{Code, Status, body::Body, codegen::http};
 use tower::{Layer, Service};
 
 /// Who calls.
@@ -117,6 +118,7 @@ where
         let peer = request.extensions().get::<Peer>().cloned();
         let authorization = request.headers().get(http::header::AUTHORIZATION).cloned();
         let path = request.uri().path().to_owned();
+        let is_grpc = web::is_grpc(request.headers());
         Box::pin(async move {
             let allowed = async {
                 let caller = caller(&context, peer.as_ref(), authorization).await?;
@@ -126,13 +128,15 @@ where
             };
             let caller = match allowed.await {
                 Ok(caller) => caller,
-                Err(status) => return Ok(status.into_http()),
+                Err(status) => return Ok(refusal(status, is_grpc)),
             };
             let _place = match (&caller, peer) {
                 // What anybody may do is small, and is done for a few at a time.
                 (Caller::Nobody { .. }, _) => {
                     let Ok(place) = context.strangers.clone().try_acquire_owned() else {
-                        return Ok(Status::resource_exhausted("too many strangers call at once").into_http());
+                        let status =
+                            status::try_again(Code::ResourceExhausted, "too many strangers call at once");
+                        return Ok(refusal(status, is_grpc));
                     };
                     request = request.map(|body| Body::new(Limited::new(body, STRANGER_BYTES_MAX)));
                     Some(place)
@@ -148,6 +152,11 @@ where
             inner.call(request).await
         })
     }
+}
+
+/// In words that the caller understands.
+fn refusal(status: Status, is_grpc: bool) -> http::Response<Body> {
+    if is_grpc { status.into_http() } else { web::Problem::from(status).into_response().map(Body::new) }
 }
 
 async fn caller(

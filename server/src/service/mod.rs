@@ -1,4 +1,4 @@
-//! The gRPC services: thin; each call parses, asks, and answers.
+//! The gRPC services, and queues over HTTP beside them: thin; each call parses, asks, and answers.
 
 mod access;
 mod admin;
@@ -11,6 +11,7 @@ mod queues;
 mod session;
 mod status;
 mod tokens;
+mod web;
 
 pub use context::Context;
 pub use limits::STRANGERS_MAX;
@@ -35,7 +36,11 @@ use tonic::{
     transport::{Server, server::Router},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::layer::util::{Identity, Stack};
+use tower::{
+    layer::util::{Identity, Stack},
+    util::Either,
+};
+use tower_http::cors::CorsLayer;
 
 /// The names under which health is asked for; the empty one stands for the whole coordinator.
 const HEALTH_NAMES: [&str; 6] = [
@@ -46,6 +51,9 @@ const HEALTH_NAMES: [&str; 6] = [
     AgentSessionServer::<AgentSessionService>::NAME,
     QueuesServer::<QueuesService>::NAME,
 ];
+
+/// What a call passes before it comes to a service.
+pub type Layers = Stack<AccessLayer, Stack<Either<CorsLayer, Identity>, Identity>>;
 
 /// Says whether the coordinator serves.
 #[derive(Clone, Debug)]
@@ -96,16 +104,20 @@ pub fn routes(context: &Context) -> Result<(Routes, Health), tonic_reflection::s
         .add_service(tonic_health::pb::health_server::HealthServer::new(health))
         .add_service(schema().build_v1()?)
         .add_service(schema().build_v1alpha()?);
-    Ok((routes.routes(), Health(reporter)))
+    let routes = web::beside(routes.routes().into_axum_router(), context);
+    Ok((routes.into(), Health(reporter)))
 }
 
-/// A server for the connections of one listener. Who calls is looked at before all else.
+/// A server for the connections of one listener, gRPC and HTTP of any version. Who calls is looked at before all else, but for browsers
+/// that ask whether a page of these origins may call.
 #[must_use]
-pub fn router(context: &Context, routes: Routes) -> Router<Stack<AccessLayer, Identity>> {
+pub fn router(context: &Context, routes: Routes, origins: &[String]) -> Router<Layers> {
     Server::builder()
+        .accept_http1(true)
         .max_concurrent_streams(limits::STREAMS_MAX)
         .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
         .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_WAIT))
+        .layer(web::cors(origins))
         .layer(AccessLayer::new(context.clone()))
         .add_routes(routes)
 }

@@ -22,32 +22,40 @@ impl QueuesService {
         Self { context }
     }
 
-    /// What is done with queues, for as long as the coordinator runs. Where the request has the queue's name in `name_field`.
     async fn ask<T>(
         &self,
         name_field: &str,
         done: impl Future<Output = Result<T, QueueError>>,
     ) -> Result<T, Status> {
-        tokio::select! {
-            done = done => done.map_err(|error| status::queue(error, name_field)),
-            () = self.context.stop.cancelled() => Err(status::stopping()),
-        }
+        ask(&self.context, name_field, done).await
     }
+}
 
-    /// The same for receipts, some of which may be of no use any more.
-    async fn settle(
-        &self,
-        done: impl Future<Output = Result<u32, QueueError>>,
-    ) -> Result<(u32, Vec<String>), Status> {
-        let done = async {
-            match done.await {
-                Ok(settled) => Ok((settled, Vec::new())),
-                Err(QueueError::UnknownReceipt { unknown, settled }) => Ok((settled, unknown)),
-                Err(error) => Err(error),
-            }
-        };
-        self.ask("queue", done).await
+/// What is done with queues, for as long as the coordinator runs. Where the request has the queue's name in `name_field`.
+pub(super) async fn ask<T>(
+    context: &Context,
+    name_field: &str,
+    done: impl Future<Output = Result<T, QueueError>>,
+) -> Result<T, Status> {
+    tokio::select! {
+        done = done => done.map_err(|error| status::queue(error, name_field)),
+        () = context.stop.cancelled() => Err(status::stopping()),
     }
+}
+
+/// The same for receipts, some of which may be of no use any more: how many were settled, and those.
+pub(super) async fn settle(
+    context: &Context,
+    done: impl Future<Output = Result<u32, QueueError>>,
+) -> Result<(u32, Vec<String>), Status> {
+    let done = async {
+        match done.await {
+            Ok(settled) => Ok((settled, Vec::new())),
+            Err(QueueError::UnknownReceipt { unknown, settled }) => Ok((settled, unknown)),
+            Err(error) => Err(error),
+        }
+    };
+    ask(context, "queue", done).await
 }
 
 #[tonic::async_trait]
@@ -101,7 +109,7 @@ impl Queues for QueuesService {
 
     async fn ack(&self, request: Request<pb::AckRequest>) -> Result<Response<pb::AckResponse>, Status> {
         let pb::AckRequest { queue, receipts } = request.into_inner();
-        let (settled, unknown) = self.settle(self.context.queues.ack(&queue, &receipts)).await?;
+        let (settled, unknown) = settle(&self.context, self.context.queues.ack(&queue, &receipts)).await?;
         Ok(Response::new(pb::AckResponse { settled, unknown }))
     }
 
@@ -111,7 +119,8 @@ impl Queues for QueuesService {
             0 => Nack::Requeue,
             millis => Nack::Extend(Duration::from_millis(millis.into())),
         };
-        let (settled, unknown) = self.settle(self.context.queues.nack(&queue, &receipts, how)).await?;
+        let (settled, unknown) =
+            settle(&self.context, self.context.queues.nack(&queue, &receipts, how)).await?;
         Ok(Response::new(pb::NackResponse { settled, unknown }))
     }
 

@@ -28,6 +28,9 @@ use std::{
 /// How long an agent's certificate is good, if nothing else is said. It is renewed in time, as long as the agent runs.
 pub const AGENT_LIFE_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// The protocol of HTTP clients that know no other.
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+
 /// The directory's name in the data directory.
 const DIR_NAME: &str = "tls";
 
@@ -168,7 +171,7 @@ impl Tls {
             .map_err(|error| setup(&error))?
             .with_client_cert_verifier(agents)
             .with_cert_resolver(resolver);
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![ALPN.to_vec(), ALPN_HTTP1.to_vec()];
         Ok(Self { authority, pin, config: Arc::new(config), agent_life, address })
     }
 }

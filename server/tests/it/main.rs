@@ -9,6 +9,7 @@ mod boot;
 mod broker;
 mod broker_tls;
 mod foreign;
+mod http;
 mod logs;
 mod open;
 mod queue_calls;

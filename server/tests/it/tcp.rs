@@ -28,6 +28,7 @@ pub(crate) fn listen() -> ListenConfig {
         names: Vec::new(),
         certificate: None,
         agent_life: AGENT_LIFE_DEFAULT,
+        cors_origins: Vec::new(),
     }
 }
 
