@@ -30,9 +30,10 @@ const SERVER_MODULES: &[(&str, &[&str])] = &[
     ("queues", &["domain", "store", "broker"]),
     ("reassemble", &["domain", "output", "store"]),
     ("pace", &[]),
+    ("rfc3339", &[]),
     ("driver", &["domain", "plan", "coordinator", "output", "store", "broker", "reassemble", "pace"]),
     ("intake", &["domain", "plan", "store", "driver"]),
-    ("feed", &["domain", "store", "broker", "driver", "pace"]),
+    ("feed", &["domain", "store", "broker", "driver", "pace", "rfc3339"]),
     ("inbox", &["domain", "store", "broker", "intake"]),
     ("watch", &["domain", "output", "store", "reassemble", "driver", "pace"]),
     (
