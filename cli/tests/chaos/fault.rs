@@ -1,6 +1,7 @@
 //! The faults: what is done to the fleet, what that may cost, and how long it takes to be well again.
 
 use crate::{
+    cluster::NODES,
     engine::Engine,
     fleet::{Fleet, HOSTS, LEASE, SLOTS},
     network::Ill,
@@ -62,9 +63,17 @@ pub(crate) enum Kind {
     LinkDeaf,
     LinkSlow,
     LinkReset,
+    BrokerNodeKilled,
+    BrokerNodeCut,
+    BrokerRestarted,
+    BrokerBlocked,
+    BrokerClosed,
+    QueuePurged,
+    QueueDeleted,
 }
 
 impl Kind {
+    /// Those that there are with any broker.
     pub(crate) const ALL: [Self; 22] = [
         Self::ServerKilled,
         Self::ServerStopped,
@@ -88,6 +97,20 @@ impl Kind {
         Self::LinkDeaf,
         Self::LinkSlow,
         Self::LinkReset,
+    ];
+
+    /// With RabbitMQ: what its operator and its machines can do, and what is hit while messages are on their way.
+    pub(crate) const WITH_RABBITMQ: [Self; 10] = [
+        Self::BrokerNodeKilled,
+        Self::BrokerNodeCut,
+        Self::BrokerRestarted,
+        Self::BrokerBlocked,
+        Self::BrokerClosed,
+        Self::QueuePurged,
+        Self::QueueDeleted,
+        Self::ServerKilled,
+        Self::AgentKilled,
+        Self::LinkCut,
     ];
 
     /// For people.
@@ -115,19 +138,41 @@ impl Kind {
             Self::LinkDeaf => "link half open: host hears nothing",
             Self::LinkSlow => "link slow",
             Self::LinkReset => "connections reset",
+            Self::BrokerNodeKilled => "RabbitMQ: a node killed",
+            Self::BrokerNodeCut => "RabbitMQ: a node cut off from the others",
+            Self::BrokerRestarted => "RabbitMQ: all nodes restarted",
+            Self::BrokerBlocked => "RabbitMQ: memory alarm",
+            Self::BrokerClosed => "RabbitMQ: connections closed",
+            Self::QueuePurged => "RabbitMQ: queue purged",
+            Self::QueueDeleted => "RabbitMQ: queue deleted",
         }
+    }
+
+    /// It hits RabbitMQ.
+    const fn hits_the_broker(self) -> bool {
+        matches!(
+            self,
+            Self::BrokerNodeKilled
+                | Self::BrokerNodeCut
+                | Self::BrokerRestarted
+                | Self::BrokerBlocked
+                | Self::BrokerClosed
+                | Self::QueuePurged
+                | Self::QueueDeleted
+        )
     }
 
     /// It hits one host, not the coordinator.
     const fn hits_a_host(self) -> bool {
-        !matches!(
-            self,
-            Self::ServerKilled
-                | Self::ServerStopped
-                | Self::ServerPaused
-                | Self::ServerPausedLong
-                | Self::ServerDiskFull
-        )
+        !self.hits_the_broker()
+            && !matches!(
+                self,
+                Self::ServerKilled
+                    | Self::ServerStopped
+                    | Self::ServerPaused
+                    | Self::ServerPausedLong
+                    | Self::ServerDiskFull
+            )
     }
 
     /// How many attempts it may lose at the most, of those that are on its host while it lasts.
@@ -183,7 +228,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
-    /// The host that it hit; none if it was the coordinator.
+    /// The host that it hit; none if it was the coordinator or RabbitMQ.
     pub(crate) host: Option<usize>,
     pub(crate) begin: Instant,
     /// When all was well again.
@@ -232,6 +277,7 @@ pub(crate) fn strike(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Faul
         running.iter().filter(|(on, _)| host.is_none_or(|host| host == **on)).map(|(_, count)| count).sum();
     let mut fault = Fault::new(kind, host, hit);
     match host {
+        None if kind.hits_the_broker() => fault.recovery = strike_broker(kind, fleet, chance),
         None => fault.recovery = strike_server(kind, fleet, chance),
         Some(host) => strike_host(&mut fault, fleet, host, chance),
     }
@@ -273,6 +319,41 @@ fn strike_server(kind: Kind, fleet: &mut Fleet, chance: &mut StdRng) -> Option<D
     }
     let since = Instant::now();
     wait(WAIT_MAX, || fleet.ready() == HOSTS && Work::done(fleet).is_some())?;
+    Some(since.elapsed())
+}
+
+/// Well again once results come.
+fn strike_broker(kind: Kind, fleet: &Fleet, chance: &mut StdRng) -> Option<Duration> {
+    let cluster = fleet.cluster.as_ref().expect("a RabbitMQ");
+    let node = chance.random_range(0..NODES);
+    let before = Work::done(fleet);
+    match kind {
+        Kind::BrokerNodeKilled => {
+            cluster.kill(node);
+            thread::sleep(some(0, 4000, chance));
+            cluster.start_again([node]);
+        }
+        Kind::BrokerNodeCut => {
+            cluster.cut(node, true);
+            thread::sleep(some(2000, 12_000, chance));
+            cluster.cut(node, false);
+            cluster.until_whole();
+        }
+        Kind::BrokerRestarted => {
+            cluster.stop();
+            cluster.start_again(0..NODES);
+        }
+        Kind::BrokerBlocked => {
+            cluster.block(true);
+            thread::sleep(some(2000, 6000, chance));
+            cluster.block(false);
+        }
+        Kind::BrokerClosed => cluster.close_connections(),
+        Kind::QueuePurged => cluster.purge(),
+        _ => cluster.delete(),
+    }
+    let since = Instant::now();
+    wait(WAIT_MAX, || Work::done(fleet).is_some_and(|done| before.is_none_or(|before| done > before)))?;
     Some(since.elapsed())
 }
 

@@ -1,6 +1,7 @@
 //! A fleet: a coordinator and three hosts, each a network, an engine, a small disk and an agent; all as real processes.
 
 use crate::{
+    cluster::Cluster,
     disk::Disk,
     engine::Engine,
     image::{self, IMAGE, built},
@@ -140,21 +141,24 @@ pub(crate) struct Fleet {
     pub(crate) server_disk: Disk,
     pub(crate) access: Access,
     pub(crate) witness: Witness,
+    /// What carries TODO, if it is not the coordinator itself.
+    pub(crate) cluster: Option<Cluster>,
     hub: Hub,
     pub(crate) place: Place,
 }
 
 impl Fleet {
-    /// Starts it all.
-    pub(crate) fn new() -> Self {
+    /// Starts it all, with or without a RabbitMQ that carries TODO.
+    pub(crate) fn new(with_rabbitmq: bool) -> Self {
         let place = Place::new();
         let archive = image::write_archive(place.dir());
         let hub = Hub::new();
         let server_disk = Disk::new(place.path("server"), SERVER_DISK_BYTES);
         let hosts = (0..HOSTS).map(|number| Host::new(&place, &hub, number)).collect();
         let witness = Witness::default();
-        let mut fleet =
-            Self { server: None, hosts, server_disk, access: Access::default(), witness, hub, place };
+        let cluster = with_rabbitmq.then(|| Cluster::start(&place, &hub.namespace));
+        let access = Access::default();
+        let mut fleet = Self { server: None, hosts, server_disk, access, witness, cluster, hub, place };
         fleet.start_server();
         fleet.wait("the coordinator answers", PROGRAM_MAX, |fleet| fleet.ask(&["agents"]).is_some());
         fleet.access = Access::make(&fleet);
@@ -183,6 +187,9 @@ impl Fleet {
         command.args(["--lease-secs", &LEASE.as_secs().to_string()]);
         command.args(["--crashes-max", &CRASHES_MAX.to_string()]);
         Access::of_server(&mut command);
+        if let Some(cluster) = &self.cluster {
+            command.env("PIECEWORK_BROKER", cluster.urls());
+        }
         self.server = Some(Program::start(&mut command, &self.place.path("server.log")));
     }
 
@@ -261,8 +268,10 @@ impl Fleet {
     pub(crate) fn logs(&self) -> String {
         let hosts = self.hosts.iter().map(|host| host.log.clone());
         let files = [self.place.path("server.log")].into_iter().chain(hosts);
+        let nodes = self.cluster.as_ref().map(Cluster::logs);
         files
             .map(|file| format!("--- {}\n{}", file.display(), last_lines(&file)))
+            .chain(nodes)
             .collect::<Vec<_>>()
             .join("\n")
     }

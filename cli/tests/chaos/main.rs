@@ -2,6 +2,8 @@
 //! In the end every result must be what one machine would have printed, no task may have begun more often than faults
 //! explain, and nothing may be left over.
 //!
+//! A second run has RabbitMQ between the parts, a cluster of three nodes, which suffers from faults of its own.
+//!
 //! `PIECEWORK_CHAOS_SEED` chooses the faults and where they hit, `PIECEWORK_CHAOS_FAULTS` how many there are; by default
 //! each kind comes once. The seed does not choose when tasks run: the same seed can go another way. It needs root, an
 //! engine and the tools of iproute2; without them it says so and passes, or with PIECEWORK_TEST_REQUIRE_DOCKER it fails.
@@ -10,6 +12,7 @@
 mod account;
 mod calm;
 mod charges;
+mod cluster;
 mod disk;
 mod engine;
 mod fault;
@@ -33,6 +36,7 @@ use report::{Report, say};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     process::Command,
+    sync::{Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -66,12 +70,11 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// So many kinds of faults: each kind comes once before any comes again.
-fn kinds(faults: Option<u64>, chance: &mut StdRng) -> Vec<Kind> {
-    let faults =
-        faults.map_or(Kind::ALL.len(), |faults| usize::try_from(faults).expect("a number of faults"));
+fn kinds(of: &[Kind], faults: Option<u64>, chance: &mut StdRng) -> Vec<Kind> {
+    let faults = faults.map_or(of.len(), |faults| usize::try_from(faults).expect("a number of faults"));
     let mut kinds = Vec::new();
     while kinds.len() < faults {
-        let mut all = Kind::ALL.to_vec();
+        let mut all = of.to_vec();
         all.shuffle(chance);
         kinds.extend(all);
     }
@@ -81,16 +84,32 @@ fn kinds(faults: Option<u64>, chance: &mut StdRng) -> Vec<Kind> {
 
 #[test]
 fn nothing_is_lost_and_nothing_runs_again_without_cause() {
-    if let Some(why) = missing() {
-        let required = std::env::var_os("PIECEWORK_TEST_REQUIRE_DOCKER").is_some();
-        assert!(!required, "a test that must run here can't: {why}");
+    storm(&Kind::ALL, false);
+}
+
+#[test]
+fn nothing_is_lost_with_rabbitmq_between_the_parts() {
+    storm(&Kind::WITH_RABBITMQ, true);
+}
+
+/// Faults of these kinds.
+fn storm(of: &[Kind], with_rabbitmq: bool) {
+    // One at a time: they share this machine's processors, and the names of what they make.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let no_rabbitmq =
+        (with_rabbitmq && cluster::is_missing()).then(|| "there is no rabbitmq-server".to_owned());
+    let missing = missing().map(|why| (why, "PIECEWORK_TEST_REQUIRE_DOCKER"));
+    let missing = missing.or_else(|| Some((no_rabbitmq?, "PIECEWORK_TEST_REQUIRE_RABBITMQ")));
+    if let Some((why, variable)) = missing {
+        assert!(std::env::var_os(variable).is_none(), "a test that must run here can't: {why}");
         say(&format!("chaos: not run: {why}\n"));
         return;
     }
     let seed = number("PIECEWORK_CHAOS_SEED").unwrap_or(0);
     let mut chance = StdRng::seed_from_u64(seed);
-    let kinds = kinds(number("PIECEWORK_CHAOS_FAULTS"), &mut chance);
-    let mut fleet = Fleet::new();
+    let kinds = kinds(of, number("PIECEWORK_CHAOS_FAULTS"), &mut chance);
+    let mut fleet = Fleet::new(with_rabbitmq);
     let ran = catch_unwind(AssertUnwindSafe(|| run(&mut fleet, &kinds, seed, &mut chance)));
     match ran {
         Ok(wrong) if wrong.is_empty() => {}

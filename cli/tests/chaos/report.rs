@@ -95,7 +95,7 @@ impl Report {
         let Some(zero) = starts.first().map(|start| start.at) else { return };
         for fault in faults {
             let [begin, end] = [fault.begin, fault.end].map(|at| at.duration_since(zero).as_secs_f64());
-            let host = fault.host.map_or_else(|| "the coordinator".to_owned(), |host| format!("host {host}"));
+            let host = fault.host.map_or_else(|| "no host".to_owned(), |host| format!("host {host}"));
             self.line(format!("{begin:6.1} to {end:6.1} s  {host}: {}", fault.kind.words()));
         }
     }
