@@ -197,7 +197,8 @@ mod with {
     }
 
     pub(super) fn log_to_stderr(context: &Context, default: &str) {
-        let filter = EnvFilter::try_from_env("PIECEWORK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+        let filter = EnvFilter::try_from_env("PIECEWORK_LOG")
+            .unwrap_or_else(|_| EnvFilter::new(format!("{default},lapin=off")));
         let screen = Arc::clone(&context.screen);
         // It fails only if there is a subscriber already.
         let _ = tracing_subscriber::fmt()

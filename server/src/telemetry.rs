@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 /// The variable that says what is logged.
 const FILTER_VARIABLE: &str = "PIECEWORK_LOG";
 
-/// What is logged if `PIECEWORK_LOG` says nothing.
-const FILTER_DEFAULT: &str = "info";
+/// What is logged if `PIECEWORK_LOG` says nothing. What befalls a connection to RabbitMQ is told by whoever uses it.
+const FILTER_DEFAULT: &str = "info,lapin=off";
 
 /// Starts logging. To be called once, by a program, never by a library.
 pub fn start() {

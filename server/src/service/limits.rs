@@ -20,6 +20,9 @@ pub(super) const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(20);
 /// The longest body of an HTTP call: messages of a call, with what JSON and base64 add to them.
 pub(super) const HTTP_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Longest wait for the next bytes of such a body.
+pub(super) const HTTP_BODY_IDLE: Duration = Duration::from_secs(30);
+
 /// Longest wait for the next message of a submission.
 pub(super) const SUBMIT_IDLE: Duration = Duration::from_secs(300);
 

@@ -17,7 +17,10 @@ mod rabbit;
 pub(super) use cors::cors;
 pub(super) use problem::Problem;
 
-use super::{Context, limits::HTTP_BODY_BYTES_MAX};
+use super::{
+    Context,
+    limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_IDLE},
+};
 use axum::{
     Json, Router,
     extract::DefaultBodyLimit,
@@ -28,6 +31,7 @@ use axum::{
     routing::{get, post},
 };
 use tonic::Status;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// What is served beside the gRPC services.
 pub(super) fn router(context: &Context) -> Router {
@@ -42,6 +46,7 @@ pub(super) fn router(context: &Context) -> Router {
         .merge(rabbit::router())
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
+        .layer(RequestBodyTimeoutLayer::new(HTTP_BODY_IDLE))
         .layer(middleware::map_response(unstored))
         .with_state(context.clone())
 }
